@@ -1,0 +1,46 @@
+"""Playing: the epsilon-greedy loop that teachers, data sets and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .atari import AtariVector, Step
+from .networks import Agent, Precision
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One vector step: what was seen, what the agent thought of it, what it did, and what came of it."""
+
+    observations: NDArray[np.uint8]
+    """(slots, 4, 84, 84)."""
+    q_values: NDArray[np.float32]
+    """(slots, actions)."""
+    actions: NDArray[np.int64]
+    """(slots,), indices into the game's action ids."""
+    step: Step
+
+
+def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The best action of each row, or with probability epsilon a uniformly random one."""
+    slots, num_actions = q_values.shape
+    explore = rng.random(slots) < epsilon
+    random = rng.integers(0, num_actions, slots)
+    return np.where(explore, random, q_values.argmax(1))
+
+
+def rollout(
+    agent: Agent, env: AtariVector, epsilon: float, rng: np.random.Generator, precision: Precision = "float32"
+) -> Iterator[Transition]:
+    """Play for ever, from a reset. Same agent, seeds and generator: the same games."""
+    observations = env.reset()
+    while True:
+        q_values = agent.q_values(observations, env.game, precision)
+        actions = epsilon_greedy(q_values, epsilon, rng)
+        step = env.step(actions)
+        yield Transition(observations, q_values, actions, step)
+        observations = step.observations

@@ -1,0 +1,224 @@
+"""Atari games: protocols, the vector environment and its episode accounting.
+
+One agent step, drawn in emulator frames (frame_skip = 4)::
+
+    action a_t chosen ──┬──────┬──────┬──────┐
+    emulator frames     f1     f2     f3     f4
+    observation         .      .      └ max ─┘ -> grey 84x84 -> newest of the last four -> o_{t+1}
+
+The C++ vector environment does all of it. It resets a finished game within the same step, so every step of every slot
+is a real transition: the observation returned beside ``episode_ends`` is the first one of the *next* game.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+STACK = 4
+"""Frames in an observation, oldest first."""
+SIDE = 84
+"""Height and width of a frame in pixels."""
+FRAME_SKIP = 4
+"""Emulator frames an agent step lasts."""
+
+Purpose = Literal["train", "play"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the emulator is driven. Written into every artefact it shaped."""
+
+    name: str
+    repeat_action_probability: float
+    """Sticky actions: chance that the emulator repeats the previous action for one more frame."""
+    noop_max: int
+    """A game starts with 0 to this many no-ops, drawn uniformly."""
+    fire_on_reset: bool
+    """Press FIRE once after a reset where the game has that action."""
+    full_action_space: bool
+    """All 18 actions instead of the game's minimal set."""
+    max_episode_frames: int
+    """A game is truncated after this many emulator frames."""
+    life_loss_terminates: bool
+    """While a teacher trains, the loss of a life ends the return (the game itself goes on)."""
+    clip_rewards: bool
+    """While a teacher trains, rewards are clipped to [-1, 1]."""
+
+
+PROTOCOLS = {
+    "paper2015": Protocol(
+        name="paper2015",
+        repeat_action_probability=0.0,
+        noop_max=30,
+        fire_on_reset=False,
+        full_action_space=False,
+        max_episode_frames=108_000,
+        life_loss_terminates=True,
+        clip_rewards=True,
+    ),
+    # Machado et al. 2018, "Revisiting the Arcade Learning Environment", table 5.
+    "machado2018": Protocol(
+        name="machado2018",
+        repeat_action_probability=0.25,
+        noop_max=0,
+        fire_on_reset=False,
+        full_action_space=True,
+        max_episode_frames=18_000 * 5,
+        life_loss_terminates=False,
+        clip_rewards=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A game played to its true end, scored without clipping."""
+
+    slot: int
+    """Which of the vector environment's emulators played it."""
+    number: int
+    """How many games that slot had finished before."""
+    seed: int
+    """The slot's emulator seed; (seed, number) and the actions determine the game."""
+    episode_return: float
+    length: int
+    """Agent steps."""
+    truncated: bool
+    """Ended by the frame cap rather than by the game."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one action per slot led to. Arrays have one entry per slot."""
+
+    observations: NDArray[np.uint8]
+    """(slots, 4, 84, 84): what the agent sees next; after ``episode_ends`` the first view of a new game."""
+    rewards: NDArray[np.float32]
+    """Raw score gained; clipped to [-1, 1] where the purpose is to train and the protocol clips."""
+    terminations: NDArray[np.bool_]
+    """Nothing more to earn: the game is over or, in training, a life was lost."""
+    truncations: NDArray[np.bool_]
+    """The frame cap cut the game: the return goes on beyond what was seen."""
+    episode_ends: NDArray[np.bool_]
+    """The game is really over, or truncated."""
+    episodes: list[Episode]
+    """The games that ended with this step."""
+
+
+def known_games() -> list[str]:
+    """Names of the games that ale-py ships, found without importing it (a workflow parses this in every job)."""
+    spec = importlib.util.find_spec("ale_py")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("ale-py is not installed: run `make env`")
+    return sorted(path.stem for path in (Path(spec.origin).parent / "roms").glob("*.bin"))
+
+
+def slot_seeds(seed: int | Sequence[int], num_envs: int) -> NDArray[np.int64]:
+    """Distinct emulator seeds, one per slot, from any seed or tuple of seeds (run, part, ...)."""
+    return np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64) & 0x7FFFFFFF
+
+
+class AtariVector:
+    """``num_envs`` emulators of one game, stepped together, with honest episode accounting.
+
+    Args:
+        game: a name from :func:`known_games`, such as ``breakout``.
+        protocol: how the emulator is driven.
+        purpose: ``train`` applies the protocol's life-loss terminations and reward clipping, ``play`` never does.
+        num_envs: emulators, called slots.
+        seed: equal seeds and equal actions give equal games.
+        num_threads: C++ threads; 0 lets ale-py take all cores.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        protocol: Protocol,
+        purpose: Purpose,
+        num_envs: int,
+        seed: int | Sequence[int],
+        num_threads: int = 0,
+    ) -> None:
+        from ale_py.vector_env import AtariVectorEnv  # a second to import; the workflow's parser only needs the names
+        from gymnasium.vector import AutoresetMode
+
+        self.game, self.protocol, self.purpose, self.num_envs = game, protocol, purpose, num_envs
+        self.seeds = slot_seeds(seed, num_envs)
+        # Every flag is explicit: ale-py's defaults clip rewards and press FIRE.
+        self._env = AtariVectorEnv(
+            game,
+            num_envs,
+            num_threads=num_threads,
+            max_num_frames_per_episode=protocol.max_episode_frames,
+            repeat_action_probability=protocol.repeat_action_probability,
+            full_action_space=protocol.full_action_space,
+            continuous=False,
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            img_height=SIDE,
+            img_width=SIDE,
+            grayscale=True,
+            stack_num=STACK,
+            frameskip=FRAME_SKIP,
+            maxpool=True,
+            # ale-py draws from 0 .. noop_max - 1; the paper says "up to 30".
+            noop_max=protocol.noop_max + 1,
+            # `episodic_life` would reset the whole game at each life; `life_loss_info` reports the loss and plays on.
+            episodic_life=False,
+            life_loss_info=True,
+            reward_clipping=False,
+            use_fire_reset=protocol.fire_on_reset,
+        )
+        self.action_ids: list[int] = [int(action.value) for action in self._env.ale.get_action_set()]
+
+    def reset(self) -> NDArray[np.uint8]:
+        """Start a new game in every slot, from the slots' seeds; returns the first observations (slots, 4, 84, 84)."""
+        observations, info = self._env.reset(seed=self.seeds)
+        self._episode_frames = info["episode_frame_number"].copy()
+        self._returns = np.zeros(self.num_envs)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+        self._finished = np.zeros(self.num_envs, np.int64)
+        return observations
+
+    def step(self, actions: NDArray[np.int64]) -> Step:
+        """Play one agent step in every slot. ``actions``: (slots,), indices into ``action_ids``."""
+        observations, rewards, terminations, truncations, info = self._env.step(actions)
+        frames = info["episode_frame_number"]
+        # A life lost and a game over both report `terminated`, and games without lives always report 0 of them. What
+        # tells them apart is the emulator's own frame count, which starts again only with a new game.
+        episode_ends = frames <= self._episode_frames
+        self._episode_frames = frames.copy()
+        self._returns += rewards
+        self._lengths += 1
+        episodes = []
+        for slot in np.flatnonzero(episode_ends):
+            episodes.append(
+                Episode(
+                    slot=int(slot),
+                    number=int(self._finished[slot]),
+                    seed=int(self.seeds[slot]),
+                    episode_return=float(self._returns[slot]),
+                    length=int(self._lengths[slot]),
+                    truncated=bool(truncations[slot]),
+                )
+            )
+            self._returns[slot] = self._lengths[slot] = 0
+            self._finished[slot] += 1
+        training = self.purpose == "train"
+        if not (training and self.protocol.life_loss_terminates):
+            terminations = terminations & episode_ends
+        rewards = rewards.astype(np.float32)
+        if training and self.protocol.clip_rewards:
+            rewards = np.clip(rewards, -1.0, 1.0)
+        return Step(observations, rewards, terminations & ~truncations, truncations, episode_ends, episodes)
+
+    def close(self) -> None:
+        self._env.close()
+
+

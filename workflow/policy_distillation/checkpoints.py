@@ -1,0 +1,159 @@
+"""Agents on disk (safetensors, nothing is ever unpickled) and the state that an interrupted run continues from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from .networks import Agent, Network
+
+FORMAT = "policy_distillation.agent/1"
+KEY = "policy_distillation"
+LARGEST_LAYER = 65_536
+"""Units that a file may ask for in one layer; beyond it the file is taken for damaged."""
+
+
+class CheckpointError(ValueError):
+    """A file that is no agent of ours: truncated, altered or foreign. The message is one line for the user."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``; on success synced and renamed to it, on failure removed.
+
+    Whoever looks finds the old file or the new one, never half of it, even after a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
+    """Write an agent with its input scaling folded to x/255.
+
+    ``metadata``: anything that JSON can hold: protocol, settings, seed, steps, software.
+    """
+    header = {
+        **metadata,
+        "format": FORMAT,
+        "network": asdict(agent.network),
+        "actions": {game: list(ids) for game, ids in agent.actions.items()},
+    }
+    folded = Agent(agent.network, agent.actions)
+    folded.load_state_dict(agent.state_dict())
+    folded.shift.copy_(agent.shift)
+    folded.scale.copy_(agent.scale)
+    folded.fold_input_scaling()
+    tensors = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {KEY: json.dumps(header, sort_keys=True)})
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What an agent's file says about itself, without loading its weights."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if text is None:
+        raise CheckpointError(f"{path}: a safetensors file, but not an agent of this project")
+    try:
+        metadata = json.loads(text)
+    except ValueError:
+        raise CheckpointError(f"{path}: its metadata is not JSON") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: its format is not {FORMAT}")
+    return metadata
+
+
+def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
+    """The agent in a file, in evaluation mode, and its metadata. Raises CheckpointError."""
+    metadata = read_metadata(path)
+    try:
+        sizes = metadata["network"]
+        network = Network(tuple(sizes["channels"]), sizes["hidden"], sizes["controller"])
+        actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
+        widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
+        if len(network.channels) != 3 or not all(isinstance(w, int) and 0 < w <= LARGEST_LAYER for w in widths):
+            raise ValueError(f"impossible layer sizes {widths}")
+        if not actions or not all(0 < len(ids) <= 18 for ids in actions.values()):
+            raise ValueError("every game needs 1 to 18 actions")
+        with safetensors.safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        with torch.device("meta"):  # compare shapes before any memory is asked for
+            expected = {name: tuple(tensor.shape) for name, tensor in Agent(network, actions).state_dict().items()}
+        if shapes != expected:
+            wrong = sorted(set(shapes.items()) ^ set(expected.items()))[0]
+            raise ValueError(f"tensor {wrong[0]} {wrong[1]} does not fit the declared network")
+        agent = Agent(network, actions)
+        agent.load_state_dict(safetensors.torch.load_file(path))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return agent.to(device).eval(), metadata
+
+
+class RunState:
+    """Where an interrupted run goes on from: a folder beside the outputs that success removes.
+
+    It is tied to the settings that made it: under changed settings a run starts afresh.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep tensors and plain values, atomically."""
+        with atomic_path(self.folder / "state.pt") as temporary:
+            torch.save({**state, "fingerprint": self._fingerprint}, temporary)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state, or None where there is none for these settings."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True)
+        except Exception as error:  # torch reports damage in many ways; none of them is worth a lost night
+            print(f"{path}: unreadable ({type(error).__name__}); starting afresh", flush=True)
+            return None
+        if state.get("fingerprint") != self._fingerprint:
+            print(f"{path}: made under other settings; starting afresh", flush=True)
+            return None
+        return state
+
+    def remove(self) -> None:
+        if self.folder.exists():
+            for path in self.folder.iterdir():
+                path.unlink()
+            self.folder.rmdir()

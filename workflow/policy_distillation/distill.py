@@ -1,0 +1,210 @@
+"""Policy distillation: a student learns a frozen teacher's Q-values or policy from recorded play (paper, section 3).
+
+With several games there is one data set, one window and one controller each; every minibatch comes from one game and
+the games take turns (section 3.2). Single-task distillation is the case of one game.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoints import RunState, save_agent
+from .evaluate import Evaluation, mean_return, play_episodes
+from .losses import make_loss
+from .networks import Agent, Network
+from .teacher_dataset import DatasetError, Part, Window
+from .training import (
+    Interrupted,
+    Progress,
+    StopSignal,
+    Stopwatch,
+    generator_state,
+    make_optimizer,
+    restore_generator,
+    select_device,
+    select_precision,
+    software,
+    stream,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a student learns; config.yaml holds the paper's values and their sources."""
+
+    loss: str
+    """``mse``, ``nll`` or ``kl``."""
+    temperature: float
+    """Divides the teacher's Q-values in ``kl``; the other losses ignore it."""
+    optimizer: str
+    """``rmsprop`` or ``adam``."""
+    learning_rate: float
+    optimizer_epsilon: float
+    schedule: str
+    """``constant``, or ``cosine``: down to zero over the run."""
+    batch_size: int
+    input_scaling: str
+    """``unit``: x/255, the paper's. ``standardised``: by the data's mean and deviation, folded away when saved."""
+    window_hours: int
+    """Hours of play in memory per game; the newest replaces the oldest."""
+    updates_per_hour: int
+    """Updates per game after each new hour."""
+    evaluations: int
+    """Points of the learning curve, evenly spaced."""
+    evaluation_episodes: int
+    """Games per point and game; a multiple of the evaluation's envs."""
+
+
+def learning_rate(update: int, total: int, recipe: Recipe) -> float:
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * update / total))
+    return recipe.learning_rate
+
+
+def distill(
+    parts: Mapping[str, Sequence[Path]],
+    network: Network,
+    recipe: Recipe,
+    evaluation: Evaluation,
+    seed: int,
+    folder: Path,
+    device: str = "auto",
+    precision: str = "auto",
+    checkpoint_seconds: float = 300.0,
+) -> None:
+    """Distil a student and write ``agent.safetensors`` (its last weights) and ``progress.csv`` into ``folder``.
+
+    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state`` and ends, on the CPU,
+    with the same bits as a run that was never stopped.
+
+    Args:
+        parts: for each game the paths of its data set's parts, in order.
+    """
+    place = select_device(device)
+    computing = select_precision(precision, place)
+    games = list(parts)
+    first = {game: _open(paths[0], game) for game, paths in parts.items()}
+    protocol = _common_protocol(list(first.values()))
+    hours = min(part.hours * len(parts[game]) for game, part in first.items())
+    updates_per_hour = recipe.updates_per_hour * len(games)
+    total = hours * updates_per_hour
+    description = {
+        "games": games,
+        "network": asdict(network),
+        "settings": asdict(recipe),
+        "evaluation": asdict(evaluation),
+        "protocol": protocol,
+        "seed": seed,
+        "teachers": {game: part.teacher for game, part in first.items()},
+        "data": {game: {"first_part": part.digest, "parts": len(parts[game])} for game, part in first.items()},
+    }
+    run = RunState(folder / "state", description)
+    saved = run.load()
+    update = saved["update"] if saved else 0
+
+    torch.manual_seed(seed)
+    student = Agent(network, {game: part.action_ids for game, part in first.items()}).to(place)
+    optimizer = make_optimizer(recipe.optimizer, student.parameters(), recipe.learning_rate, recipe.optimizer_epsilon)
+    loss_function = make_loss(recipe.loss, recipe.temperature)
+    rng = np.random.default_rng(stream(seed, "distillation"))
+    windows = {game: Window(part, min(recipe.window_hours, hours)) for game, part in first.items()}
+    rows: list[dict[str, float]] = []
+    sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
+    if saved:
+        student.load_state_dict(saved["student"])
+        student.shift.fill_(saved["shift"])
+        student.scale.fill_(saved["scale"])
+        optimizer.load_state_dict(saved["optimizer"])
+        restore_generator(rng, saved["rng"])
+        rows, sums = saved["rows"], saved["sums"].to(place)
+
+    progress = Progress(total, "update", folder / "progress.csv", rows, update)
+    stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
+    loaded = max(0, update // updates_per_hour - recipe.window_hours + 1) - 1  # newest hour in the windows
+    current = first
+    while update < total:
+        while loaded < update // updates_per_hour:
+            loaded += 1
+            for game in games:
+                index, hour = divmod(loaded, current[game].hours)
+                if current[game].path != parts[game][index]:
+                    current[game].close()
+                    current[game] = _open(parts[game][index], game, like=current[game])
+                windows[game].push(current[game], hour)
+        if update == 0 and recipe.input_scaling == "standardised":
+            mean, square = np.mean([window.pixel_statistics() for window in windows.values()], axis=0)
+            student.shift.fill_(float(mean))
+            student.scale.fill_(1.0 / math.sqrt(square - mean**2))
+
+        game = games[update % len(games)]
+        observations, teacher_q = windows[game].sample(recipe.batch_size, rng)
+        teacher_q = teacher_q.to(place)
+        student_q = student(observations, game, computing)
+        loss = loss_function(student_q, teacher_q)
+        optimizer.param_groups[0]["lr"] = learning_rate(update, total, recipe)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+        with torch.no_grad():
+            sums += torch.stack(
+                [loss, (student_q.argmax(1) == teacher_q.argmax(1)).float().mean(), torch.ones_like(loss)]
+            )
+        update += 1
+        progress.advance(1)
+        if update * recipe.evaluations // total > (update - 1) * recipe.evaluations // total:
+            row = {"loss": float(sums[0] / sums[2]), "agreement": float(sums[1] / sums[2])}
+            if not math.isfinite(row["loss"]):
+                raise FloatingPointError(f"the loss became {row['loss']} before update {update:,}; lower learning_rate")
+            sums.zero_()
+            for name in games:
+                quick = Evaluation(recipe.evaluation_episodes, evaluation.envs, evaluation.epsilon)
+                episodes = play_episodes(
+                    student, name, protocol["name"], quick, stream(seed, "progress", update), computing
+                )
+                row[f"return_{name}"] = mean_return(episodes)
+            progress.record(row)
+        if stop.received or watch.due():
+            run.save(
+                {
+                    "update": update,
+                    "student": student.state_dict(),
+                    "shift": float(student.shift),
+                    "scale": float(student.scale),
+                    "optimizer": optimizer.state_dict(),
+                    "rng": generator_state(rng),
+                    "rows": progress.rows,
+                    "sums": sums,
+                }
+            )
+            if stop.received:
+                raise Interrupted(143)
+    progress.close()
+    for part in current.values():
+        part.close()
+    metadata = {**description, "kind": "student", "updates": total, "software": software()}
+    save_agent(folder / "agent.safetensors", student.cpu(), metadata)
+    run.remove()
+
+
+def _open(path: Path, game: str, like: Part | None = None) -> Part:
+    part = Part(path)
+    if part.game != game:
+        raise DatasetError(f"{path}: holds {part.game}, expected {game}")
+    for name in ("hours", "slots", "times", "teacher", "protocol", "action_ids"):
+        if like is not None and getattr(part, name) != getattr(like, name):
+            raise DatasetError(f"{path}: its {name} differs from that of {like.path}")
+    return part
+
+
+def _common_protocol(parts: Sequence[Part]) -> dict[str, object]:
+    for part in parts[1:]:
+        if part.protocol != parts[0].protocol:
+            raise DatasetError(f"{part.path}: its protocol differs from that of {parts[0].path}")
+    return parts[0].protocol

@@ -1,0 +1,272 @@
+"""DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), acting in many emulators at once.
+
+With one game it trains a teacher, with several the paper's Multi-DQN baseline: one trunk, a controller per game, a
+replay per game, the games taking turns at every vector step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .acting import epsilon_greedy
+from .atari import PROTOCOLS, AtariVector
+from .checkpoints import RunState, save_agent
+from .evaluate import Evaluation, mean_return, play_episodes
+from .networks import Agent, Network, Precision
+from .replay import Batch, Replay
+from .training import (
+    Interrupted,
+    Progress,
+    StopSignal,
+    Stopwatch,
+    generator_state,
+    make_optimizer,
+    restore_generator,
+    select_device,
+    select_precision,
+    software,
+    stream,
+)
+
+
+@dataclass(frozen=True)
+class DQN:
+    """Hyper-parameters; config.yaml holds the paper's values and their sources."""
+
+    steps: int
+    """Agent steps over all games."""
+    envs: int
+    """Emulators per game, stepped together."""
+    replay_size: int
+    """Transitions kept per game."""
+    warmup_steps: int
+    """Steps of random play per game before the first update."""
+    train_every: int
+    """Agent steps per update. With more emulators than this, several updates follow each vector step."""
+    batch_size: int
+    discount: float
+    n_step: int
+    """Rewards summed before the bootstrap; 1 in the paper."""
+    double: bool
+    """Let the online network choose the bootstrap action (van Hasselt et al. 2016)."""
+    target_update_every: int
+    """Updates between copies of the online network to the target network."""
+    optimizer: str
+    """``rmsprop`` (centred, as in the paper) or ``adam``."""
+    learning_rate: float
+    optimizer_epsilon: float
+    epsilon_start: float
+    epsilon_end: float
+    epsilon_decay_steps: int
+    """Steps over which exploration falls linearly."""
+    evaluate_every: int
+    """Steps between evaluations, after each of which the best agent so far is kept."""
+    evaluation_episodes: int
+    """Games per evaluation; a multiple of the evaluation's envs."""
+
+
+def exploration(step: int, settings: DQN) -> float:
+    """Epsilon after ``step`` agent steps: constant until the warm-up ends at epsilon_start, then a straight line."""
+    fraction = min(1.0, max(0.0, step - settings.warmup_steps) / settings.epsilon_decay_steps)
+    return settings.epsilon_start + fraction * (settings.epsilon_end - settings.epsilon_start)
+
+
+class Learner:
+    """Online network, target network and optimiser."""
+
+    def __init__(self, agent: Agent, settings: DQN, precision: Precision) -> None:
+        self.online, self.target = agent, copy.deepcopy(agent).requires_grad_(False)
+        self.settings, self.precision = settings, precision
+        self.updates = 0
+        self.optimizer = make_optimizer(
+            settings.optimizer, agent.parameters(), settings.learning_rate, settings.optimizer_epsilon
+        )
+
+    def update(self, batch: Batch, game: str) -> tuple[Tensor, Tensor]:
+        """One step on the Huber loss; clipping the error to [-1, 1] in the paper is that loss's gradient.
+
+        Returns the loss and the mean Q-value, as tensors so that a GPU is not made to wait.
+        """
+        device = self.online.scale.device
+        targets = self._targets(batch, game)
+        q_values = self.online(batch.observations, game, self.precision)
+        chosen = q_values.gather(1, batch.actions.to(device)[:, None]).squeeze(1)
+        losses = F.smooth_l1_loss(chosen, targets, reduction="none")
+        loss = (batch.weights.to(device) * losses).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % self.settings.target_update_every == 0:
+            self.target.load_state_dict(self.online.state_dict())
+        return loss.detach(), chosen.detach().mean()
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch, game: str) -> Tensor:
+        """r + gamma^n * max_a Q_target(s', a), the maximum taken by the online network if ``double``."""
+        device = self.online.scale.device
+        next_q = self.target(batch.next_observations, game, self.precision)
+        chooser = self.online(batch.next_observations, game, self.precision) if self.settings.double else next_q
+        best = next_q.gather(1, chooser.argmax(1, keepdim=True)).squeeze(1)
+        targets: Tensor = batch.returns.to(device) + batch.discounts.to(device) * best
+        return targets
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "online": self.online.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = state["updates"]
+
+
+def train(
+    games: Sequence[str],
+    network: Network,
+    settings: DQN,
+    evaluation: Evaluation,
+    protocol: str,
+    seed: int,
+    folder: Path,
+    device: str = "auto",
+    precision: str = "auto",
+    checkpoint_seconds: float = 300.0,
+) -> None:
+    """Train an agent and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
+
+    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``: networks, optimiser,
+    counters, replay and random state as they were; the emulators, whose state ale-py does not expose, start new games.
+    """
+    place = select_device(device)
+    computing = select_precision(precision, place)
+    description = {
+        "games": list(games),
+        "network": asdict(network),
+        "algorithm": "dqn",
+        "settings": asdict(settings),
+        "evaluation": asdict(evaluation),
+        "protocol": asdict(PROTOCOLS[protocol]),
+        "seed": seed,
+    }
+    run = RunState(folder / "state", description)
+    saved = run.load()
+    step = saved["step"] if saved else 0
+    envs = {
+        game: AtariVector(game, PROTOCOLS[protocol], "train", settings.envs, stream(seed, "training", game, step))
+        for game in games
+    }
+    torch.manual_seed(seed)
+    agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
+    learner = Learner(agent, settings, computing)
+    replays = {
+        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games
+    }
+    rng = np.random.default_rng(seed)
+    best_score, best = -np.inf, copy.deepcopy(agent.state_dict())
+    rows: list[dict[str, float]] = []
+    if saved:
+        learner.load_state_dict(saved["learner"])
+        best_score, best, rows = saved["best_score"], saved["best"], saved["rows"]
+        restore_generator(rng, saved["rng"])
+        for game, replay in replays.items():
+            replay.load(run.folder / saved["replays"][game])
+
+    def checkpoint() -> None:
+        names = {game: f"replay-{game}-{step}.h5" for game in games}
+        run.folder.mkdir(parents=True, exist_ok=True)
+        for game, replay in replays.items():
+            replay.save(run.folder / names[game])
+        run.save(
+            {
+                "step": step,
+                "learner": learner.state_dict(),
+                "best_score": best_score,
+                "best": best,
+                "rows": progress.rows,
+                "rng": generator_state(rng),
+                "replays": names,
+            }
+        )
+        for path in run.folder.glob("replay-*.h5"):  # those of earlier checkpoints, and of ones cut short
+            if path.name not in names.values():
+                path.unlink()
+
+    progress = Progress(settings.steps, "step", folder / "progress.csv", rows, step)
+    stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
+    observations = {game: env.reset() for game, env in envs.items()}
+    recent: dict[str, deque[float]] = {game: deque(maxlen=100) for game in games}
+    loss = mean_q = torch.tensor(float("nan"))
+    vector_step = step // settings.envs
+    while step < settings.steps:
+        game = games[vector_step % len(games)]
+        replay, env = replays[game], envs[game]
+
+        q_values = agent.q_values(observations[game], game, computing)
+        actions = epsilon_greedy(q_values, exploration(step // len(games), settings), rng)
+        outcome = env.step(actions)
+        replay.append(
+            observations[game],
+            actions,
+            outcome.rewards,
+            outcome.terminations,
+            outcome.truncations,
+            outcome.episode_ends,
+        )
+        observations[game] = outcome.observations
+        recent[game].extend(episode.episode_return for episode in outcome.episodes)
+        before, step, vector_step = step, step + settings.envs, vector_step + 1
+        progress.advance(settings.envs)
+
+        if len(replay) >= settings.warmup_steps:
+            for _ in range(step // settings.train_every - before // settings.train_every):
+                loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
+
+        if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
+            if learner.updates and not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
+            row = {"epsilon": exploration(step // len(games), settings), "loss": loss.item(), "q": mean_q.item()}
+            scores = {}
+            for name in games:
+                row[f"training_return_{name}"] = float(np.mean(recent[name])) if recent[name] else float("nan")
+                scores[name] = mean_return(
+                    play_episodes(
+                        agent,
+                        name,
+                        protocol,
+                        Evaluation(settings.evaluation_episodes, evaluation.envs, evaluation.epsilon),
+                        stream(seed, "progress", step),
+                        computing,
+                    )
+                )
+                row[f"return_{name}"] = scores[name]
+            score = float(np.mean(list(scores.values())))
+            if score >= best_score:
+                best_score, best = score, copy.deepcopy(agent.state_dict())
+            progress.record(row)
+        if stop.received or watch.due():
+            checkpoint()
+            if stop.received:
+                raise Interrupted(143)
+    progress.close()
+    for env in envs.values():
+        env.close()
+    agent.load_state_dict(best)
+    metadata = {**description, "kind": "dqn", "score": best_score, "steps": step, "software": software()}
+    save_agent(folder / "agent.safetensors", agent.cpu(), metadata)
+    run.remove()

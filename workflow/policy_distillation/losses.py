@@ -1,0 +1,53 @@
+"""The paper's three distillation losses (section 3), as functions of the student's and the teacher's Q-values.
+
+Both arguments have shape (batch, actions); the result is the mean over the batch, a float32 scalar. Everything is
+computed in float32 whatever the inputs' type: Q / 0.01 is beyond half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class MSE:
+    """Squared distance to the teacher's Q-values, summed over actions."""
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (student.float() - teacher.float()).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class NLL:
+    """Negative log-likelihood of the teacher's best action."""
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return F.cross_entropy(student.float(), teacher.argmax(1))
+
+
+@dataclass(frozen=True)
+class KL:
+    """Divergence of the student's policy from the teacher's, softmax(q / temperature).
+
+    The temperature divides the teacher's Q-values only. Below 1 it *sharpens* them: Q-values of neighbouring actions
+    differ by little, and softmax(q) would be nearly uniform.
+    """
+
+    temperature: float = 0.01
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        log_p = F.log_softmax(teacher.float() / self.temperature, dim=1)
+        log_q = F.log_softmax(student.float(), dim=1)
+        return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def make_loss(name: str, temperature: float) -> Loss:
+    """The loss that a recipe names: ``mse``, ``nll`` or ``kl``; only ``kl`` has a temperature."""
+    losses: dict[str, Loss] = {"mse": MSE(), "nll": NLL(), "kl": KL(temperature)}
+    return losses[name]

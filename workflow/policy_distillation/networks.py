@@ -1,0 +1,121 @@
+"""Networks: one kind of agent, a convolutional trunk with one controller per game.
+
+A DQN teacher is an agent with one game, a multi-task student one with ten. Sizes follow table 4 of the paper's
+appendix; their parameter counts are tested to the digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .atari import STACK
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The size of an agent."""
+
+    channels: tuple[int, int, int]
+    """Filters of the three convolutions (8x8 stride 4, 4x4 stride 2, 3x3 stride 1)."""
+    hidden: int
+    """Units of the shared fully connected layer."""
+    controller: int | None = None
+    """Units of each game's own hidden layer; None: a game owns its output layer alone."""
+
+
+class Agent(nn.Module):
+    """Observations in, one Q-value (or logit) per action of the chosen game out.
+
+    Args:
+        network: the size.
+        actions: for each game the ALE ids of its actions, in the order of the outputs.
+
+    Inputs are raw bytes. They are shifted and scaled inside the first convolution, ``(x - shift) * scale``, by changing
+    its weights: exact, because that convolution is not padded, and free, because no pixel is touched. Saved agents
+    always have ``shift = 0, scale = 1/255``; :meth:`fold_input_scaling` brings any other scaling to that form.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: Network, actions: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.network = network
+        self.actions = {game: tuple(ids) for game, ids in actions.items()}
+        first, second, third = network.channels
+        self.conv1 = nn.Conv2d(STACK, first, kernel_size=8, stride=4)
+        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
+        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
+        self.hidden = nn.Linear(third * 7 * 7, network.hidden)
+        self.controllers = nn.ModuleDict(
+            {game: _controller(network, len(ids)) for game, ids in self.actions.items()}
+        )
+        self.register_buffer("shift", torch.tensor(0.0), persistent=False)
+        self.register_buffer("scale", torch.tensor(1.0 / 255.0), persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, observations: Tensor, game: str, precision: Precision = "float32") -> Tensor:
+        """Q-values, float32 (batch, actions of the game), for uint8 observations (batch, 4, 84, 84).
+
+        The trunk runs in ``precision``; the controller always in float32: the losses divide Q-values by a temperature
+        of 0.01, which is more than bfloat16 can resolve.
+        """
+        dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        device = self.conv1.weight.device
+        x = observations.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).to(dtype)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            x = F.relu(F.conv2d(x, *self._scaled_first_layer(), stride=4))
+            x = F.relu(self.conv2(x))
+            x = F.relu(self.conv3(x))
+            x = F.relu(self.hidden(x.flatten(1)))
+        q_values: Tensor = self.controllers[game](x.float())
+        return q_values
+
+    def _scaled_first_layer(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias with ``conv(x, weight, bias) == conv1((x - shift) * scale)``."""
+        weight = self.conv1.weight * self.scale
+        assert self.conv1.bias is not None
+        return weight, self.conv1.bias - self.shift * weight.sum((1, 2, 3))
+
+    @torch.no_grad()
+    def fold_input_scaling(self) -> None:
+        """Rewrite the first layer so that the same outputs come from inputs scaled by 1/255."""
+        weight, bias = self._scaled_first_layer()
+        self.shift.fill_(0.0)
+        self.scale.fill_(1.0 / 255.0)
+        self.conv1.weight.copy_(weight / self.scale)
+        assert self.conv1.bias is not None
+        self.conv1.bias.copy_(bias)
+
+    @torch.inference_mode()
+    def q_values(
+        self, observations: NDArray[np.uint8], game: str, precision: Precision = "float32"
+    ) -> NDArray[np.float32]:
+        """:meth:`forward` for acting: numpy in, numpy out, no gradients."""
+        return self(torch.from_numpy(observations), game, precision).cpu().numpy()
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _controller(network: Network, num_actions: int) -> nn.Module:
+    if network.controller is None:
+        return nn.Linear(network.hidden, num_actions)
+    return nn.Sequential(
+        nn.Linear(network.hidden, network.controller),
+        nn.ReLU(),
+        nn.Linear(network.controller, num_actions),
+    )
+
+

@@ -1,0 +1,167 @@
+"""Frames stored once, stacked when sampled: the gather that replay and data set share, and the replay itself.
+
+A *store* is a flat array of frames written by ``slots`` emulators in lockstep: row ``t * slots + s`` is the newest frame
+that slot s saw at time t, so a row's previous frame stands ``slots`` rows above it. ``ages`` counts the frames since
+the game began (saturating): frames older than that belong to another game, and the emulator showed zeros there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .atari import SIDE, STACK
+
+PIXELS = SIDE * SIDE
+
+
+def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int) -> Tensor:
+    """Observations as the environment returned them, bit for bit.
+
+    Args:
+        frames: (N, 7056) uint8, a circular store.
+        ages: (N,) uint8, frames since the game began, saturating.
+        rows: (batch,) int64, the rows of the observations' newest frames.
+        slots: emulators that wrote the store.
+
+    Returns:
+        (batch, 4, 84, 84) uint8, oldest frame first.
+    """
+    back = torch.arange(STACK - 1, -1, -1)
+    index = (rows[:, None] - back * slots) % len(frames)
+    stacks = frames.index_select(0, index.flatten()).view(len(rows), STACK, SIDE, SIDE)
+    before_start = ages[rows][:, None] < back
+    if before_start.any():
+        stacks[before_start] = 0
+    return stacks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n-step transitions, ready for a Q-learning update. First axis: batch."""
+
+    observations: Tensor
+    """(batch, 4, 84, 84) uint8."""
+    actions: Tensor
+    """int64."""
+    returns: Tensor
+    """float32: discounted sum of the n rewards, up to a termination."""
+    discounts: Tensor
+    """float32: what the bootstrap value is multiplied by: discount ** n, or 0 after a termination."""
+    next_observations: Tensor
+    """(batch, 4, 84, 84) uint8, n steps later."""
+    weights: Tensor
+    """float32: 0 where a truncation hides the state to bootstrap from, else 1."""
+
+
+class Replay:
+    """The newest ``capacity`` transitions: 7,064 bytes each, 1 M of them in 7.1 GB (Mnih et al. 2015, methods).
+
+    Args:
+        capacity: transitions kept; rounded down to whole vector steps.
+        slots: emulators that write in lockstep.
+        n_step, discount: of the returns that :meth:`sample` computes.
+    """
+
+    def __init__(self, capacity: int, slots: int, n_step: int, discount: float) -> None:
+        self.slots, self.n_step, self.discount = slots, n_step, discount
+        self.times = capacity // slots
+        if self.times < STACK + n_step + 1:
+            raise ValueError(f"a replay of {capacity} transitions is too small for {slots} environments")
+        rows = self.times * slots
+        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)  # pages are touched only as they fill
+        self.ages = torch.zeros(rows, dtype=torch.uint8)
+        self.actions = torch.zeros(rows, dtype=torch.uint8)
+        self.rewards = torch.zeros(rows, dtype=torch.float32)
+        self.terminations = torch.zeros(rows, dtype=torch.bool)
+        self.truncations = torch.zeros(rows, dtype=torch.bool)
+        self.head = 0  # the time that is written next
+        self.filled = 0  # times written so far, at most self.times
+        self._age = np.zeros(slots, np.uint8)
+
+    def __len__(self) -> int:
+        return self.filled * self.slots
+
+    def append(
+        self,
+        observations: NDArray[np.uint8],
+        actions: NDArray[np.int64],
+        rewards: NDArray[np.float32],
+        terminations: NDArray[np.bool_],
+        truncations: NDArray[np.bool_],
+        episode_ends: NDArray[np.bool_],
+    ) -> None:
+        """Add one vector step: what was seen (slots, 4, 84, 84), what was done, and what came of it (slots,)."""
+        here = slice(self.head * self.slots, (self.head + 1) * self.slots)
+        self.frames[here] = torch.from_numpy(observations[:, -1].reshape(self.slots, PIXELS))
+        self.ages[here] = torch.from_numpy(self._age)
+        self.actions[here] = torch.from_numpy(actions).to(torch.uint8)
+        self.rewards[here] = torch.from_numpy(rewards)
+        self.terminations[here] = torch.from_numpy(terminations)
+        self.truncations[here] = torch.from_numpy(truncations)
+        self._age = np.where(episode_ends, 0, np.minimum(self._age + 1, STACK)).astype(np.uint8)
+        self.head = (self.head + 1) % self.times
+        self.filled = min(self.filled + 1, self.times)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Uniform over all transitions whose stack and next n steps are in the store."""
+        first = self.head - self.filled + (STACK - 1)  # the oldest three times lack their history
+        times = rng.integers(first, self.head - self.n_step, batch_size)
+        slots = rng.integers(0, self.slots, batch_size)
+        rows = torch.from_numpy((times % self.times) * self.slots + slots)
+        total = len(self.frames)
+        returns = torch.zeros(batch_size)
+        alive = torch.ones(batch_size)
+        weights = torch.ones(batch_size)
+        for k in range(self.n_step):
+            step = (rows + k * self.slots) % total
+            returns += self.discount**k * alive * self.rewards[step]
+            weights *= 1 - alive * self.truncations[step].float()
+            alive *= 1 - self.terminations[step].float()
+        return Batch(
+            observations=gather_stacks(self.frames, self.ages, rows, self.slots),
+            actions=self.actions[rows].long(),
+            returns=returns,
+            discounts=self.discount**self.n_step * alive,
+            next_observations=gather_stacks(
+                self.frames, self.ages, (rows + self.n_step * self.slots) % total, self.slots
+            ),
+            weights=weights,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
+        order = (torch.arange(self.head - self.filled, self.head) % self.times) if self.filled else torch.arange(0)
+        with h5py.File(path, "w") as file:
+            file.attrs["slots"] = self.slots
+            shape = (self.filled, self.slots, PIXELS)
+            chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None
+            frames = file.create_dataset("frames", shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=1))
+            view = self.frames.view(self.times, self.slots, PIXELS)
+            for start in range(0, self.filled, 64):  # whole chunks, without a second copy of the store in memory
+                frames[start : start + 64] = view[order[start : start + 64]].numpy()
+            for name in ("ages", "actions", "rewards", "terminations", "truncations"):
+                file[name] = getattr(self, name).view(self.times, self.slots)[order].numpy()
+
+    def load(self, path: Path) -> None:
+        """Read what :meth:`save` wrote. The emulators start new games, so the newest stored step counts as truncated."""
+        with h5py.File(path, "r") as file:
+            kept, slots = file["ages"].shape
+            if slots != self.slots or kept > self.times:
+                raise ValueError(f"{path}: a replay of {kept} x {slots} does not fit into {self.times} x {self.slots}")
+            if kept:
+                file["frames"].read_direct(self.frames.view(self.times, slots, PIXELS).numpy()[:kept])
+            for name in ("ages", "actions", "rewards", "terminations", "truncations"):
+                getattr(self, name).view(self.times, slots)[:kept] = torch.from_numpy(file[name][...])
+        if kept:
+            newest = slice((kept - 1) * slots, kept * slots)
+            self.truncations[newest] |= ~self.terminations[newest]
+        self._age[:] = 0
+        self.filled, self.head = kept, kept % self.times

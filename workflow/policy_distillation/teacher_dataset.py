@@ -1,0 +1,304 @@
+"""Teacher data sets: what a frozen teacher saw, thought and did, in HDF5 (paper, section 3 and appendix).
+
+One *part* is some hours of play by ``slots`` emulators in lockstep. Arrays are indexed [time, slot]; an hour is a range
+of times, so a student can read a part hour by hour::
+
+    frames        (times, slots, 84, 84) uint8    newest frame of each observation, stored once, Zstandard
+    q_values      (times, slots, actions) float32 the teacher's, in the order of the attribute action_ids
+    actions       (times, slots) uint8            what was played: epsilon-greedy, an index into action_ids
+    rewards       (times, slots) float32          unclipped
+    terminations  (times, slots) bool             the game ended with this step
+    truncations   (times, slots) bool             the frame cap ended it
+    episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
+
+Attributes: schema, game, protocol, action_ids, part, hours, teacher (digest of its file), settings, software, digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .acting import rollout
+from .atari import PROTOCOLS, SIDE, STACK, AtariVector
+from .checkpoints import atomic_path, file_digest, load_agent
+from .replay import PIXELS, gather_stacks
+from .training import select_device, software, stream
+
+SCHEMA = "policy_distillation.teacher_dataset/1"
+CHUNK = 64
+"""Times per chunk: consecutive frames of one slot compress eighty times together, one alone ten times."""
+STEP_ARRAYS = {"q_values": "f4", "actions": "u1", "rewards": "f4", "terminations": "b1", "truncations": "b1"}
+EPISODE_FIELDS = {
+    "slot": "i4",
+    "start": "i8",
+    "length": "i8",
+    "seed": "i8",
+    "number": "i8",
+    "return": "f8",
+    "complete": "b1",
+}
+
+
+class DatasetError(ValueError):
+    """A file that is no intact part of a teacher data set. The message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How a teacher's play is recorded."""
+
+    hours_per_part: int
+    steps_per_hour: int
+    """Agent steps over all slots (the paper: 15 a second, 54,000)."""
+    envs: int
+    """Emulators that play in lockstep; must divide steps_per_hour."""
+    epsilon: float
+    """Probability of a random action (the paper: 0.05)."""
+
+
+def dump_part(
+    teacher_path: Path,
+    game: str,
+    protocol: str,
+    part: int,
+    settings: Dataset,
+    seed: int,
+    path: Path,
+    device: str = "auto",
+    num_threads: int = 0,
+) -> None:
+    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another."""
+    if settings.steps_per_hour % settings.envs:
+        raise DatasetError(f"envs ({settings.envs}) must divide steps_per_hour ({settings.steps_per_hour})")
+    teacher, metadata = load_agent(teacher_path, select_device(device))
+    if metadata["protocol"]["name"] != protocol:
+        raise DatasetError(
+            f"{teacher_path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}"
+        )
+    env = AtariVector(game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part), num_threads)
+    if list(teacher.actions.get(game, ())) != env.action_ids:
+        raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {env.action_ids}")
+    rng = np.random.default_rng(stream(seed, "exploration", game, part))
+    slots = settings.envs
+    times = settings.hours_per_part * settings.steps_per_hour // slots
+    arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items() if name != "q_values"}
+    arrays["q_values"] = np.zeros((times, slots, len(env.action_ids)), np.float32)
+    finished: list[dict[str, Any]] = []
+    starts = np.zeros(slots, np.int64)
+    returns = np.zeros(slots)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        frames = file.create_dataset(
+            "frames",
+            (times, slots, SIDE, SIDE),
+            "u1",
+            chunks=(min(CHUNK, times), 1, SIDE, SIDE),
+            **hdf5plugin.Zstd(clevel=3),
+        )
+        block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
+        # Labels are for ever, so the teacher answers in float32.
+        for time, transition in zip(range(times), rollout(teacher, env, settings.epsilon, rng), strict=False):
+            step = transition.step
+            block[time % CHUNK] = transition.observations[:, -1]
+            arrays["q_values"][time] = transition.q_values
+            arrays["actions"][time] = transition.actions
+            arrays["rewards"][time] = step.rewards
+            arrays["terminations"][time] = step.terminations
+            arrays["truncations"][time] = step.truncations
+            returns += step.rewards
+            for episode in step.episodes:
+                slot = episode.slot
+                finished.append(_episode_row(slot, starts[slot], time + 1, episode.seed, returns[slot], True))
+                starts[slot], returns[slot] = time + 1, 0
+            if (time + 1) % CHUNK == 0 or time + 1 == times:
+                first = time // CHUNK * CHUNK
+                frames[first : time + 1] = block[: time + 1 - first]
+            if (time + 1) % max(1, times // 10) == 0:
+                print(f"step {(time + 1) * slots:>9,} of {times * slots:,}  games {len(finished):,}", flush=True)
+        for slot in range(slots):  # games that the end of the part cuts
+            if starts[slot] < times:
+                finished.append(_episode_row(slot, starts[slot], times, int(env.seeds[slot]), returns[slot], False))
+        env.close()
+        for name, values in arrays.items():
+            file[name] = values
+        finished.sort(key=lambda row: (row["slot"], row["start"]))
+        numbers: dict[int, int] = {}
+        for row in finished:
+            row["number"] = numbers[row["slot"]] = numbers.get(row["slot"], -1) + 1
+        for name, dtype in EPISODE_FIELDS.items():
+            file[f"episodes/{name}"] = np.array([row[name] for row in finished], dtype)
+        file.attrs["schema"] = SCHEMA
+        file.attrs["game"] = game
+        file.attrs["protocol"] = json.dumps(asdict(PROTOCOLS[protocol]))
+        file.attrs["action_ids"] = env.action_ids
+        file.attrs["part"] = part
+        file.attrs["hours"] = settings.hours_per_part
+        file.attrs["seed"] = seed
+        file.attrs["teacher"] = file_digest(teacher_path)
+        file.attrs["settings"] = json.dumps(asdict(settings))
+        file.attrs["software"] = json.dumps(software())
+        file.attrs["digest"] = content_digest(file)
+        file.flush()
+
+
+def _episode_row(slot: int, start: int, end: int, seed: int, total: float, complete: bool) -> dict[str, Any]:
+    return {
+        "slot": slot,
+        "start": int(start),
+        "length": int(end - start),
+        "seed": seed,
+        "return": float(total),
+        "complete": complete,
+    }
+
+
+def content_digest(file: h5py.File) -> str:
+    """SHA-256 over names, shapes, types, attributes and stored bytes. Compressed chunks are hashed as they lie on disk,
+    so that checking ten hours of play reads 50 MB, not 3.8 GB."""
+    digest = hashlib.sha256()
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    for name in sorted(names):
+        array = file[name]
+        digest.update(f"{name} {array.shape} {array.dtype}".encode())
+        if array.chunks is None:
+            digest.update(np.ascontiguousarray(array[...]).tobytes())
+            continue
+        offsets: list[tuple[int, ...]] = []
+        array.id.chunk_iter(lambda info, found=offsets: found.append(info.chunk_offset))
+        for offset in sorted(offsets):
+            digest.update(str(offset).encode())
+            digest.update(array.id.read_direct_chunk(offset)[1])
+    for key in sorted(set(file.attrs) - {"digest"}):
+        digest.update(f"{key} {np.asarray(file.attrs[key]).tolist()}".encode())
+    return digest.hexdigest()
+
+
+class Part:
+    """A part, opened, verified and ready to be read hour by hour. Raises DatasetError for anything but an intact one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise DatasetError(f"{path}: no such file") from None
+        except OSError as error:
+            raise DatasetError(f"{path}: truncated, or not HDF5 ({str(error).splitlines()[0]})") from None
+        try:
+            self._verify()
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, AttributeError) as error:
+            self._file.close()
+            if isinstance(error, DatasetError):
+                raise
+            raise DatasetError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
+        attributes = self._file.attrs
+        self.game = str(attributes["game"])
+        self.action_ids = [int(action) for action in attributes["action_ids"]]
+        self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
+        self.hours = int(attributes["hours"])
+        self.teacher = str(attributes["teacher"])
+        self.digest = str(attributes["digest"])
+        self.times, self.slots = self._file["actions"].shape
+        ends = self._file["terminations"][...] | self._file["truncations"][...]
+        self.ages = np.zeros((self.times, self.slots), np.uint8)  # frames since the game began, saturating
+        for time in range(1, self.times):
+            self.ages[time] = np.where(ends[time - 1], 0, np.minimum(self.ages[time - 1] + 1, STACK))
+
+    def _verify(self) -> None:
+        file = self._file
+        schema = file.attrs.get("schema")
+        if schema != SCHEMA:
+            raise DatasetError(f"{self.path}: its schema is {schema!r}, not {SCHEMA}")
+        times, slots = file["actions"].shape
+        shapes = {name: (times, slots) for name in STEP_ARRAYS}
+        shapes["q_values"] = (times, slots, len(file.attrs["action_ids"]))
+        shapes["frames"] = (times, slots, SIDE, SIDE)
+        for name, shape in shapes.items():
+            dtype = np.dtype(STEP_ARRAYS.get(name, "u1"))
+            if file[name].shape != shape or file[name].dtype != dtype:
+                raise DatasetError(
+                    f"{self.path}: {name} is {file[name].shape} {file[name].dtype}, expected {shape} {dtype}"
+                )
+        if content_digest(file) != file.attrs["digest"]:
+            raise DatasetError(f"{self.path}: altered since it was written (its content digest does not match)")
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """A range of times of one array."""
+        values: NDArray[Any] = self._file[name][start:stop]
+        return values
+
+    def observations(self, times: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """What the teacher saw at (time, slot): (n, 4, 84, 84). For looking around; students use :class:`Window`."""
+        stacks = np.zeros((len(times), STACK, SIDE, SIDE), np.uint8)
+        for row, (time, slot) in enumerate(zip(times, slots, strict=True)):
+            known = min(int(self.ages[time, slot]), STACK - 1) + 1
+            stacks[row, STACK - known :] = self._file["frames"][time - known + 1 : time + 1, slot]
+        return stacks
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class Window:
+    """The newest hours of one game's data in memory, sampled uniformly (the paper's circular ten-hour buffer).
+
+    Each hour keeps three times of context before its first, so that no stack reaches into another hour.
+    """
+
+    def __init__(self, part: Part, hours: int) -> None:
+        self.slots, self.hours, self.filled = part.slots, hours, 0
+        self.times = part.times // part.hours
+        self._span = self.times + STACK - 1
+        rows = hours * self._span * self.slots
+        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)
+        self.ages = torch.zeros(rows, dtype=torch.uint8)
+        self.q_values = torch.zeros((rows, len(part.action_ids)), dtype=torch.float32)
+        self._next = 0
+
+    def push(self, part: Part, hour: int) -> None:
+        """Let an hour of a part enter; once the window is full the oldest hour leaves."""
+        start = hour * self.times
+        context = min(start, STACK - 1)
+        first = (self._next * self._span + STACK - 1) * self.slots
+        rows = slice(first - context * self.slots, first + self.times * self.slots)
+        frames = part.read("frames", start - context, start + self.times)
+        self.frames[rows] = torch.from_numpy(frames.reshape(-1, PIXELS))
+        here = slice(first, first + self.times * self.slots)
+        self.ages[here] = torch.from_numpy(part.ages[start : start + self.times].reshape(-1))
+        q_values = part.read("q_values", start, start + self.times)
+        self.q_values[here] = torch.from_numpy(q_values.reshape(-1, q_values.shape[-1]))
+        self._next = (self._next + 1) % self.hours
+        self.filled = min(self.filled + 1, self.hours)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Observations (batch, 4, 84, 84) uint8 and the teacher's Q-values (batch, actions) float32."""
+        hours = rng.integers(0, self.filled, batch_size)
+        times = rng.integers(STACK - 1, self._span, batch_size)
+        slots = rng.integers(0, self.slots, batch_size)
+        rows = torch.from_numpy((hours * self._span + times) * self.slots + slots)
+        return gather_stacks(self.frames, self.ages, rows, self.slots), self.q_values[rows]
+
+    def pixel_statistics(self, frames: int = 4096) -> tuple[float, float]:
+        """Mean and mean square of the pixels, over evenly spaced frames of the newest hour."""
+        newest = (self._next - 1) % self.hours
+        first = (newest * self._span + STACK - 1) * self.slots
+        rows = torch.linspace(first, first + self.times * self.slots - 1, frames).long()
+        pixels = self.frames[rows].double()
+        return float(pixels.mean()), float(pixels.square().mean())

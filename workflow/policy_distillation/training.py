@@ -1,0 +1,161 @@
+"""What every long run needs: a device, seeds, progress that people can follow, and an orderly stop."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .checkpoints import atomic_path
+from .networks import Precision
+
+
+def prepare_process(seed: int, threads: int) -> None:
+    """Seeds, thread count and two CPU settings. Equal seeds and thread counts give equal bits on the CPU."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    # Activations of a big batch exceed glibc's threshold for mmap, so that each update would map, fault in and unmap
+    # its memory again. Keep it in the heap: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of mallopt(3).
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if platform.system() == "Linux" and mallopt is not None:
+        for parameter, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):
+            mallopt(parameter, value)
+
+
+def stream(seed: int, *names: str | int) -> tuple[int, ...]:
+    """A seed for one named use, such as ("dataset", "pong", 3), independent of every other use of the same seed."""
+    return (seed, *(zlib.crc32(str(name).encode()) for name in names))
+
+
+def make_optimizer(
+    name: str, parameters: Iterable[torch.nn.Parameter], learning_rate: float, epsilon: float
+) -> torch.optim.Optimizer:
+    """``rmsprop`` as Mnih et al. 2015 set it (decay 0.95, centred), or ``adam``."""
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parameters, learning_rate, alpha=0.95, eps=epsilon, centered=True)
+    return torch.optim.Adam(parameters, learning_rate, eps=epsilon, fused=True)
+
+
+def select_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def select_precision(name: str, device: torch.device) -> Precision:
+    """``auto``: bfloat16 on a GPU or a CPU that multiplies it in hardware, else float32."""
+    if name == "auto":
+        fast = device.type == "cuda" or "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
+        return "bfloat16" if fast else "float32"
+    return "bfloat16" if name == "bfloat16" else "float32"
+
+
+def _cpu_flags() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""
+
+
+def software() -> dict[str, str]:
+    """Versions that shape results, for metadata."""
+    packages = ("torch", "ale-py", "gymnasium", "numpy", "h5py")
+    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+
+
+class Interrupted(SystemExit):
+    """SIGTERM or SIGINT arrived and the state was saved."""
+
+
+class StopSignal:
+    """Turns SIGTERM (a time limit, a preemption) into a flag that a loop reads between steps."""
+
+    def __init__(self) -> None:
+        self.received = False
+        signal.signal(signal.SIGTERM, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+
+class Progress:
+    """Rows for a CSV, scalars for TensorBoard, a bar on a terminal or plain lines in a log.
+
+    Args:
+        total: units of the whole run.
+        unit: ``step`` or ``update``; also the name of the CSV's first column.
+        csv: rewritten whole, atomically, at each row.
+        rows: of an earlier part of the same run.
+        done: units that the earlier part did.
+    """
+
+    def __init__(self, total: int, unit: str, csv: Path, rows: list[dict[str, float]], done: int = 0) -> None:
+        self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
+        self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
+        self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
+        self._done, self._start, self._first = done, time.monotonic(), done
+        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+        if done:
+            print(f"resuming at {unit} {done:,} of {total:,}", flush=True)
+
+    def advance(self, units: int) -> None:
+        self._done += units
+        self._bar.update(units)
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Add a row at the current unit; ``seconds`` is the time that training has taken so far."""
+        elapsed = time.monotonic() - self._start
+        row = {self._unit: self._done, "seconds": round(self._seconds_before + elapsed, 1), **values}
+        self.rows.append(row)
+        with atomic_path(self._csv) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, self._done)
+        rate = (self._done - self._first) / max(elapsed, 1e-9)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        line = f"{self._unit} {self._done:>10,} of {self._total:,}  {text}  ({rate:,.0f} {self._unit}s/s)"
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            tqdm.write(line)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._board.close()
+
+
+class Stopwatch:
+    """Says when the next checkpoint is due."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._last = seconds, time.monotonic()
+
+    def due(self) -> bool:
+        if time.monotonic() - self._last < self._seconds:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
+def generator_state(rng: np.random.Generator) -> dict[str, Any]:
+    """A numpy generator's state as plain values (its integers exceed 64 bits, hence text)."""
+    state = rng.bit_generator.state
+    return {**state, "state": {key: str(value) for key, value in state["state"].items()}}
+
+
+def restore_generator(rng: np.random.Generator, state: dict[str, Any]) -> None:
+    rng.bit_generator.state = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
