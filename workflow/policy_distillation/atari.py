@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -179,6 +179,7 @@ class AtariVector:
 
     def reset(self) -> NDArray[np.uint8]:
         """Start a new game in every slot, from the slots' seeds; returns the first observations (slots, 4, 84, 84)."""
+        observations: NDArray[np.uint8]
         observations, info = self._env.reset(seed=self.seeds)
         self._episode_frames = info["episode_frame_number"].copy()
         self._returns = np.zeros(self.num_envs)
@@ -220,5 +221,3 @@ class AtariVector:
 
     def close(self) -> None:
         self._env.close()
-
-

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def distill(
         loss = loss_function(student_q, teacher_q)
         optimizer.param_groups[0]["lr"] = learning_rate(update, total, recipe)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
 
         with torch.no_grad():
@@ -203,7 +204,7 @@ def _open(path: Path, game: str, like: Part | None = None) -> Part:
     return part
 
 
-def _common_protocol(parts: Sequence[Part]) -> dict[str, object]:
+def _common_protocol(parts: Sequence[Part]) -> dict[str, Any]:
     for part in parts[1:]:
         if part.protocol != parts[0].protocol:
             raise DatasetError(f"{part.path}: its protocol differs from that of {parts[0].path}")

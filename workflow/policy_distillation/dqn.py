@@ -104,7 +104,7 @@ class Learner:
         losses = F.smooth_l1_loss(chosen, targets, reduction="none")
         loss = (batch.weights.to(device) * losses).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
         self.updates += 1
         if self.updates % self.settings.target_update_every == 0:
@@ -174,9 +174,7 @@ def train(
     torch.manual_seed(seed)
     agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
     learner = Learner(agent, settings, computing)
-    replays = {
-        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games
-    }
+    replays = {game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games}
     rng = np.random.default_rng(seed)
     best_score, best = -np.inf, copy.deepcopy(agent.state_dict())
     rows: list[dict[str, float]] = []

@@ -103,7 +103,7 @@ def mean_return(episodes: Sequence[Episode]) -> float:
     return float(np.mean([episode.episode_return for episode in episodes]))
 
 
-def episodes_frame(episodes: Sequence[Episode], **columns: object) -> pd.DataFrame:
+def episodes_frame(episodes: Sequence[Episode], **columns: str) -> pd.DataFrame:
     """One row an episode: seed, slot, episode, return, length, truncated, and the given constant columns."""
     frame = pd.DataFrame([asdict(episode) for episode in episodes])
     frame = frame.rename(columns={"number": "episode", "episode_return": "return"})

@@ -57,12 +57,10 @@ class Agent(nn.Module):
         self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
         self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
         self.hidden = nn.Linear(third * 7 * 7, network.hidden)
-        self.controllers = nn.ModuleDict(
-            {game: _controller(network, len(ids)) for game, ids in self.actions.items()}
-        )
+        self.controllers = nn.ModuleDict({game: _controller(network, len(ids)) for game, ids in self.actions.items()})
         self.register_buffer("shift", torch.tensor(0.0), persistent=False)
         self.register_buffer("scale", torch.tensor(1.0 / 255.0), persistent=False)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: Tensor, game: str, precision: Precision = "float32") -> Tensor:
         """Q-values, float32 (batch, actions of the game), for uint8 observations (batch, 4, 84, 84).
@@ -102,7 +100,8 @@ class Agent(nn.Module):
         self, observations: NDArray[np.uint8], game: str, precision: Precision = "float32"
     ) -> NDArray[np.float32]:
         """:meth:`forward` for acting: numpy in, numpy out, no gradients."""
-        return self(torch.from_numpy(observations), game, precision).cpu().numpy()
+        q_values: NDArray[np.float32] = self(torch.from_numpy(observations), game, precision).cpu().numpy()
+        return q_values
 
     @property
     def parameter_count(self) -> int:
@@ -117,5 +116,3 @@ def _controller(network: Network, num_actions: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(network.controller, num_actions),
     )
-
-

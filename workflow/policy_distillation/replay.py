@@ -1,8 +1,8 @@
 """Frames stored once, stacked when sampled: the gather that replay and data set share, and the replay itself.
 
-A *store* is a flat array of frames written by ``slots`` emulators in lockstep: row ``t * slots + s`` is the newest frame
-that slot s saw at time t, so a row's previous frame stands ``slots`` rows above it. ``ages`` counts the frames since
-the game began (saturating): frames older than that belong to another game, and the emulator showed zeros there.
+A *store* is a flat array of frames written by ``slots`` emulators in lockstep: row ``t * slots + s`` is the newest
+frame that slot s saw at time t, so a row's previous frame stands ``slots`` rows above it. ``ages`` counts the frames
+since the game began (saturating): frames older than that belong to another game; the emulator showed zeros there.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Replay:
                 file[name] = getattr(self, name).view(self.times, self.slots)[order].numpy()
 
     def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote. The emulators start new games, so the newest stored step counts as truncated."""
+        """Read what :meth:`save` wrote. The emulators start new games: the newest stored step counts as truncated."""
         with h5py.File(path, "r") as file:
             kept, slots = file["ages"].shape
             if slots != self.slots or kept > self.times:

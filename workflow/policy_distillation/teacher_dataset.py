@@ -86,7 +86,9 @@ def dump_part(
         raise DatasetError(
             f"{teacher_path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}"
         )
-    env = AtariVector(game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part), num_threads)
+    env = AtariVector(
+        game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part), num_threads
+    )
     if list(teacher.actions.get(game, ())) != env.action_ids:
         raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {env.action_ids}")
     rng = np.random.default_rng(stream(seed, "exploration", game, part))
@@ -185,7 +187,7 @@ def content_digest(file: h5py.File) -> str:
 
 
 class Part:
-    """A part, opened, verified and ready to be read hour by hour. Raises DatasetError for anything but an intact one."""
+    """A part, opened, verified and ready to be read hour by hour. Raises DatasetError for any other file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -221,7 +223,7 @@ class Part:
         if schema != SCHEMA:
             raise DatasetError(f"{self.path}: its schema is {schema!r}, not {SCHEMA}")
         times, slots = file["actions"].shape
-        shapes = {name: (times, slots) for name in STEP_ARRAYS}
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
         shapes["q_values"] = (times, slots, len(file.attrs["action_ids"]))
         shapes["frames"] = (times, slots, SIDE, SIDE)
         for name, shape in shapes.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import signal
 import sys
 import time
+import traceback
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -159,3 +161,16 @@ def generator_state(rng: np.random.Generator) -> dict[str, Any]:
 
 def restore_generator(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
+
+
+@contextlib.contextmanager
+def logging_to(path: str | Path) -> Iterator[None]:
+    """Send what a job prints, tracebacks included, to its log; on a terminal the progress bar stays visible."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc(file=log)
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise SystemExit(1) from None

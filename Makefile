@@ -1,0 +1,51 @@
+# make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
+# make test    set up, then style checks and all tests
+# make env     only .venv, from the lock; a second when nothing changed
+PYTHON ?= python3
+SHELL := /bin/bash
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo laptop test lint format env lock clean
+
+demo laptop: env
+	snakemake --profile profiles/$@ all
+	snakemake --profile profiles/$@ --report results/$@/report.html
+	@echo && cat results/$@/table_single_task.md && echo "Figures and report: results/$@/figures, results/$@/report.html"
+
+test: lint
+	python -m pytest -n 2 --dist loadgroup
+
+lint: env
+	ruff check workflow tests
+	ruff format --check workflow tests
+	snakefmt --check Snakefile workflow/rules
+	mypy
+	snakemake --lint
+
+format: env
+	ruff check --fix workflow tests
+	ruff format workflow tests
+	snakefmt Snakefile workflow/rules
+
+env: .venv/.complete
+
+.venv/.complete: envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Exact versions of envs/requirements.in and of all it needs, without the "+cpu" of a local build.
+lock:
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --upgrade pip
+	.venv-lock/bin/python -m pip install --quiet -r envs/requirements.in
+	{ echo "# Written by \`make lock\` from requirements.in."; .venv-lock/bin/python -m pip freeze | sed 's/+cpu$$//'; } > envs/requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .snakemake results/demo results/laptop results/smoke

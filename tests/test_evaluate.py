@@ -1,0 +1,231 @@
+"""Scores: every slot plays the same number of whole games, unclipped, from the starts asked for."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from policy_distillation import evaluate
+from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
+from policy_distillation.evaluate import Evaluation, episodes_frame, mean_return, play_episodes
+from policy_distillation.networks import Agent, Network
+
+torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
+
+TINY = Network((4, 4, 4), 16)
+ACTIONS = {"breakout": [0, 1, 3, 4], "qbert": [0, 1, 2, 3, 4, 5]}
+
+
+class Chooser:
+    """An agent that always prefers one action."""
+
+    def __init__(self, action, actions=ACTIONS):
+        self.actions, self._action = actions, action
+
+    def q_values(self, observations, game, precision):
+        q_values = np.zeros((len(observations), len(self.actions[game])), np.float32)
+        q_values[:, self._action] = 1.0
+        return q_values
+
+
+class ScriptedVector:
+    """A vector environment whose slots play games of given lengths, over and over, earning ``reward`` every step."""
+
+    lengths = [[1]]
+    reward = 7.0
+    made = []
+
+    def __init__(self, game, protocol, purpose, num_envs, seed, num_threads=0):
+        self.purpose, self.slots, self.closed = purpose, num_envs, False
+        self.action_ids = ACTIONS[game]
+        self.log = [[[]] for _ in range(num_envs)]  # per slot, per game, the actions played
+        ScriptedVector.made.append(self)
+
+    def reset(self):
+        return np.zeros((self.slots, 4, 84, 84), np.uint8)
+
+    def step(self, actions):
+        episodes = []
+        for slot, games in enumerate(self.log):
+            games[-1].append(int(actions[slot]))
+            number = len(games) - 1
+            length = self.lengths[slot][number % len(self.lengths[slot])]
+            if len(games[-1]) == length:
+                episodes.append(Episode(slot, number, 100 + slot, self.reward * length, length, truncated=length == 20))
+                games.append([])
+        rewards = np.full(self.slots, self.reward, np.float32)
+        flags = np.zeros(self.slots, bool)
+        return Step(self.reset(), rewards, flags, flags, flags, episodes)
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    monkeypatch.setattr(evaluate, "AtariVector", ScriptedVector)
+    monkeypatch.setattr(ScriptedVector, "made", [])
+
+    def script(lengths, reward=7.0):
+        monkeypatch.setattr(ScriptedVector, "lengths", lengths)
+        monkeypatch.setattr(ScriptedVector, "reward", reward)
+
+    return script
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A protocol of 150 steps a game, so that games end both ways and soon."""
+    monkeypatch.setitem(PROTOCOLS, "short", replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=600))
+    return "short"
+
+
+def test_slots_with_short_games_do_not_count_more(scripted):
+    scripted([[2], [20], [5]])
+    episodes = play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(6, 3, 0.0), seed=0)
+    assert [(episode.slot, episode.number) for episode in episodes] == [(s, n) for s in range(3) for n in range(2)]
+    assert [episode.length for episode in episodes] == [2, 2, 20, 20, 5, 5]
+    assert [episode.episode_return for episode in episodes] == [14, 14, 140, 140, 35, 35]
+    assert [episode.seed for episode in episodes] == [100, 100, 101, 101, 102, 102]
+    assert [episode.truncated for episode in episodes] == [False, False, True, True, False, False]
+    assert mean_return(episodes) == pytest.approx(7 * (2 + 20 + 5) / 3)
+    (env,) = ScriptedVector.made
+    assert env.purpose == "play"  # true game over, unclipped rewards
+    assert env.closed
+
+
+def test_the_first_games_of_each_slot_count(scripted):
+    scripted([[3, 4, 9], [2, 8, 1]])
+    episodes = play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(4, 2, 0.0), seed=0)
+    assert [episode.length for episode in episodes] == [3, 4, 2, 8]
+
+
+def test_exploration_follows_epsilon(scripted):
+    scripted([[1000]])
+    for epsilon in (0.0, 0.05, 1.0):
+        play_episodes(Chooser(2), "breakout", "paper2015", Evaluation(1, 1, epsilon), seed=1)
+        played = ScriptedVector.made[-1].log[0][0]
+        others = np.mean([action != 2 for action in played])
+        assert others == pytest.approx(epsilon * 3 / 4, abs=0.02 if epsilon < 1 else 0.06)
+
+
+def test_only_what_the_agent_earns_after_a_teachers_start_counts(scripted):
+    # Games of 4 steps often end under the teacher, who plays up to 6.
+    lengths = [[4, 15], [9, 4, 4]]
+    scripted(lengths)
+    evaluation = Evaluation(40, 2, 0.0, starts="teacher", teacher_steps=6)
+    episodes = play_episodes(Chooser(0), "breakout", "paper2015", evaluation, seed=3, teacher=Chooser(1))
+    leads = []
+    for slot, games in enumerate(ScriptedVector.made[0].log):
+        expected = []
+        for game in games[:-1]:
+            lead = game.count(1)
+            assert game == [1] * lead + [0] * (len(game) - lead)  # the teacher first, and never again
+            if len(game) > 6:
+                leads.append(lead)
+            if lead < len(game):
+                expected.append(len(game) - lead)
+        mine = [episode for episode in episodes if episode.slot == slot]
+        assert [episode.length for episode in mine] == expected[:20]
+        assert [episode.episode_return for episode in mine] == [7.0 * length for length in expected[:20]]
+        assert [episode.number for episode in mine] == list(range(20))
+        assert any(game.count(1) == len(game) for game in games[:-1])  # else the case was not tested
+    assert set(leads) == {1, 2, 3, 4, 5, 6}
+
+
+def test_starts_teacher_needs_a_teacher():
+    evaluation = Evaluation(1, 1, 0.0, starts="teacher", teacher_steps=5)
+    with pytest.raises(ValueError, match="needs a teacher"):
+        play_episodes(Chooser(0), "breakout", "paper2015", evaluation, seed=0)
+
+
+def test_episodes_must_fill_the_slots():
+    with pytest.raises(ValueError, match=r"episodes \(5\) must be a multiple of envs \(2\)"):
+        play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(5, 2, 0.0), seed=0)
+
+
+def test_a_game_that_the_agent_does_not_play_is_refused():
+    with pytest.raises(ValueError, match="does not play qbert; it plays breakout"):
+        play_episodes(Agent(TINY, {"breakout": [0, 1, 3, 4]}), "qbert", "paper2015", Evaluation(1, 1, 0.0), seed=0)
+
+
+def test_foreign_action_ids_are_refused():
+    # As many actions as Breakout has, but LEFT and RIGHT swapped.
+    agent = Agent(TINY, {"breakout": [0, 1, 4, 3]})
+    with pytest.raises(ValueError, match="the agent's actions .* are not the protocol's"):
+        play_episodes(agent, "breakout", "paper2015", Evaluation(1, 1, 0.0), seed=0)
+
+
+@pytest.mark.parametrize("actions", [{"qbert": [0, 1, 2, 3, 4, 5]}, {"breakout": [0, 1, 4, 3]}])
+def test_a_teacher_with_another_game_or_other_actions_is_refused(scripted, actions):
+    scripted([[9]])
+    evaluation = Evaluation(1, 1, 0.0, starts="teacher", teacher_steps=3)
+    with pytest.raises(ValueError, match="breakout"):
+        play_episodes(Chooser(0), "breakout", "paper2015", evaluation, seed=0, teacher=Chooser(0, actions))
+
+
+class RecordingVector(AtariVector):
+    """The real environment, remembering the actions that it was given."""
+
+    made = []
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.played = []
+        RecordingVector.made.append(self)
+
+    def step(self, actions):
+        self.played.append(actions.copy())
+        return super().step(actions)
+
+
+def test_scores_equal_a_replay_of_each_slot_alone(monkeypatch, short):
+    monkeypatch.setattr(evaluate, "AtariVector", RecordingVector)
+    monkeypatch.setattr(RecordingVector, "made", [])
+    torch.manual_seed(0)
+    agent = Agent(TINY, ACTIONS)
+    episodes = play_episodes(agent, "qbert", short, Evaluation(4, 2, 1.0), seed=(5, 6))
+    assert max(episode.episode_return for episode in episodes) >= 25  # Q*bert pays 25 a cube: nothing is clipped
+    played = np.array(RecordingVector.made[0].played)
+    for slot in range(2):
+        alone = AtariVector("qbert", PROTOCOLS[short], "play", 1, 0)
+        alone.seeds = RecordingVector.made[0].seeds[slot : slot + 1]
+        alone.reset()
+        games, total, length = [], 0.0, 0
+        for action in played[:, slot]:
+            step = alone.step(np.array([action]))
+            total, length = total + float(step.rewards[0]), length + 1
+            if step.episode_ends[0]:
+                games.append((total, length, bool(step.truncations[0])))
+                total, length = 0.0, 0
+        alone.close()
+        mine = [(e.episode_return, e.length, e.truncated) for e in episodes if e.slot == slot]
+        assert mine == games[:2]
+        assert all(e.seed == alone.seeds[0] for e in episodes if e.slot == slot)
+
+
+def test_equal_seeds_give_equal_games(short):
+    torch.manual_seed(0)
+    agent = Agent(TINY, ACTIONS)
+    play = [play_episodes(agent, "breakout", short, Evaluation(4, 2, 0.5), seed=seed) for seed in (1, 1, 2)]
+    assert play[0] == play[1]
+    assert play[0] != play[2]
+
+
+def test_teacher_starts_on_the_real_emulator(short):
+    torch.manual_seed(0)
+    agent, teacher = Agent(TINY, ACTIONS), Agent(TINY, ACTIONS)
+    evaluation = Evaluation(2, 2, 1.0, starts="teacher", teacher_steps=40)
+    episodes = play_episodes(agent, "breakout", short, evaluation, seed=1, teacher=teacher)
+    assert [(episode.slot, episode.number) for episode in episodes] == [(0, 0), (1, 0)]
+    assert all(0 < episode.length < 150 for episode in episodes)
+
+
+def test_table_has_one_row_an_episode():
+    episodes = [Episode(0, 0, 11, 3.0, 120, False), Episode(1, 0, 12, 400.0, 27000, True)]
+    table = episodes_frame(episodes, game="breakout", protocol="paper2015")
+    assert list(table.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "game", "protocol"]
+    assert table.values.tolist() == [
+        [11, 0, 0, 3.0, 120, False, "breakout", "paper2015"],
+        [12, 1, 0, 400.0, 27000, True, "breakout", "paper2015"],
+    ]

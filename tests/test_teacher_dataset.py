@@ -1,0 +1,484 @@
+"""Teacher data sets: what is stored is what the emulator showed and the teacher did, and nothing damaged is read."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from policy_distillation import teacher_dataset
+from policy_distillation.atari import PROTOCOLS, AtariVector
+from policy_distillation.checkpoints import file_digest, save_agent
+from policy_distillation.networks import Agent, Network
+from policy_distillation.teacher_dataset import SCHEMA, Dataset, DatasetError, Part, Window, content_digest, dump_part
+
+torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
+
+# Games end by themselves after some 120 steps or by the cap after 150; neither hours (100 times) nor the part fall on
+# the boundary of a game or of a chunk (64 times).
+SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=600)
+PLAY = Dataset(hours_per_part=4, steps_per_hour=200, envs=2, epsilon=0.5)
+TIMES, SLOTS, HOUR = 400, 2, 100
+STEP_ARRAYS = ("q_values", "actions", "rewards", "terminations", "truncations")
+
+
+class RecordingVector(AtariVector):
+    """The real environment, remembering all that went in and came out."""
+
+    made = []
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.observations, self.actions, self.steps = [], [], []
+        RecordingVector.made.append(self)
+
+    def reset(self):
+        observations = super().reset()
+        self.observations.append(observations.copy())
+        return observations
+
+    def step(self, actions):
+        step = super().step(actions)
+        self.observations.append(step.observations.copy())
+        self.actions.append(np.array(actions))
+        self.steps.append(step)
+        return step
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_games():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, "short", SHORT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """An untrained agent whose answers differ from state to state."""
+    torch.manual_seed(0)
+    agent = Agent(Network((4, 4, 4), 16), {"breakout": [0, 1, 3, 4]})
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.mul_(3)
+    path = tmp_path_factory.mktemp("teacher") / "agent.safetensors"
+    save_agent(path, agent, {"protocol": asdict(SHORT)})
+    return SimpleNamespace(path=path, agent=agent)
+
+
+def dump(teacher, path, part=0, play=PLAY, seed=7, game="breakout", protocol="short"):
+    dump_part(teacher.path, game, protocol, part, play, seed, path, device="cpu")
+    return path
+
+
+@pytest.fixture(scope="module")
+def recorded(teacher, tmp_path_factory):
+    """A part, and what the environment really did while it was dumped."""
+    path = tmp_path_factory.mktemp("data") / "part0.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher_dataset, "AtariVector", RecordingVector)
+        dump(teacher, path)
+    env = RecordingVector.made[-1]
+    return SimpleNamespace(
+        path=path,
+        env=env,
+        observations=np.array(env.observations),
+        actions=np.array(env.actions),
+        rewards=np.array([step.rewards for step in env.steps]),
+        ends=np.array([step.episode_ends for step in env.steps]),
+    )
+
+
+@pytest.fixture(scope="module")
+def part(recorded):
+    with Part(recorded.path) as part:
+        yield part
+
+
+def edited(source: Path, target: Path, arrays=None, attributes=None) -> Path:
+    """A copy with other contents and a digest that fits them: what another version of this software might write."""
+    shutil.copy(source, target)
+    with h5py.File(target, "r+") as file:
+        for name, values in (arrays or {}).items():
+            del file[name]
+            file[name] = values
+        file.attrs.update(attributes or {})
+        file.attrs["digest"] = content_digest(file)
+    return target
+
+
+# What is stored
+
+
+def test_the_play_covers_what_the_tests_are_about(recorded):
+    env = recorded.env
+    assert recorded.ends[:-1].sum() >= 4
+    assert any(step.truncations.any() for step in env.steps)
+    assert any(step.terminations.any() for step in env.steps)
+    # The environment played on for as long as the part and no longer.
+    assert (len(env.actions), env.num_envs) == (TIMES, SLOTS)
+    # The protocol's own no-op starts and true game over, without the clipping and the life losses of training.
+    assert env.purpose == "play"
+
+
+def test_every_stack_is_what_the_environment_returned(recorded, part):
+    times, slots = np.divmod(np.arange(TIMES * SLOTS), SLOTS)
+    stacks = part.observations(times, slots)
+    wrong = [
+        (t, s) for t, s, stack in zip(times, slots, stacks, strict=True) if (stack != recorded.observations[t, s]).any()
+    ]
+    assert wrong == []
+
+
+def test_q_values_are_the_teachers_on_those_observations(teacher, recorded, part):
+    stored = part.read("q_values", 0, TIMES)
+    with torch.no_grad():
+        expected = teacher.agent(torch.from_numpy(recorded.observations[:TIMES].reshape(-1, 4, 84, 84)), "breakout")
+    np.testing.assert_allclose(stored.reshape(-1, 4), expected, rtol=0, atol=1e-5)
+    assert stored.dtype == np.float32
+    # Neighbouring times differ by far more than that, or a shift by one would go unnoticed.
+    assert np.median(np.abs(np.diff(stored, axis=0)).max(-1)) > 1e-3
+
+
+def test_actions_rewards_and_ends_are_those_of_the_play(recorded, part):
+    env = recorded.env
+    assert (part.read("actions", 0, TIMES) == recorded.actions).all()
+    assert (part.read("rewards", 0, TIMES) == recorded.rewards).all()
+    assert (part.read("terminations", 0, TIMES) == [step.terminations for step in env.steps]).all()
+    assert (part.read("truncations", 0, TIMES) == [step.truncations for step in env.steps]).all()
+    ends = part.read("terminations", 0, TIMES) | part.read("truncations", 0, TIMES)
+    assert (ends == recorded.ends).all()
+
+
+def test_actions_are_epsilon_greedy(recorded, part):
+    greedy = part.read("q_values", 0, TIMES).argmax(-1)
+    explored = (part.read("actions", 0, TIMES) != greedy).mean()
+    assert explored == pytest.approx(0.5 * 3 / 4, abs=0.06)  # one random action in four is the greedy one
+
+
+def test_without_exploration_the_teacher_plays_its_best_action(teacher, tmp_path):
+    path = dump(teacher, tmp_path / "greedy.h5", play=replace(PLAY, hours_per_part=1, epsilon=0.0))
+    with Part(path) as part:
+        assert (part.read("actions", 0, HOUR) == part.read("q_values", 0, HOUR).argmax(-1)).all()
+
+
+def test_rewards_are_unclipped(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "qbert.safetensors"
+    save_agent(path, Agent(Network((4, 4, 4), 16), {"qbert": range(6)}), {"protocol": asdict(SHORT)})
+    play = Dataset(hours_per_part=1, steps_per_hour=200, envs=2, epsilon=1.0)
+    with Part(dump(SimpleNamespace(path=path), tmp_path / "qbert.h5", play=play, game="qbert")) as part:
+        assert part.read("rewards", 0, 100).max() == 25  # a cube
+
+
+def test_episodes_fit_the_steps(recorded, part):
+    with h5py.File(recorded.path) as file:
+        episodes = {name: file[f"episodes/{name}"][...] for name in teacher_dataset.EPISODE_FIELDS}
+    rows = [dict(zip(episodes, values, strict=True)) for values in zip(*episodes.values(), strict=True)]
+    assert [(row["slot"], row["start"]) for row in rows] == sorted((row["slot"], row["start"]) for row in rows)
+    rewards, ends = part.read("rewards", 0, TIMES), recorded.ends
+    for slot in range(SLOTS):
+        mine = [row for row in rows if row["slot"] == slot]
+        starts = [row["start"] for row in mine]
+        stops = [row["start"] + row["length"] for row in mine]
+        assert starts == [0, *stops[:-1]]  # no gap, no overlap
+        assert stops[-1] == TIMES
+        assert [row["number"] for row in mine] == list(range(len(mine)))
+        assert {row["seed"] for row in mine} == {recorded.env.seeds[slot]}
+        for row, start, stop in zip(mine, starts, stops, strict=True):
+            assert row["return"] == rewards[start:stop, slot].sum()
+            assert row["complete"] == ends[stop - 1, slot]
+            assert not ends[start : stop - 1, slot].any()
+    played = [episode for step in recorded.env.steps for episode in step.episodes]
+    assert sum(row["complete"] for row in rows) == len(played)
+    assert sum(row["return"] for row in rows if row["complete"]) == sum(episode.episode_return for episode in played)
+
+
+def test_attributes_say_where_it_came_from(teacher, recorded, part):
+    with h5py.File(recorded.path) as file:
+        attributes = dict(file.attrs)
+    assert attributes["schema"] == SCHEMA
+    assert attributes["action_ids"].tolist() == [0, 1, 3, 4]
+    assert json.loads(attributes["protocol"]) == asdict(SHORT)
+    assert json.loads(attributes["settings"]) == asdict(PLAY)
+    assert attributes["teacher"] == file_digest(teacher.path)
+    assert (attributes["game"], attributes["part"], attributes["hours"], attributes["seed"]) == ("breakout", 0, 4, 7)
+    assert {"torch", "ale-py", "python"} <= set(json.loads(attributes["software"]))
+    assert (part.game, part.action_ids, part.hours, part.protocol) == ("breakout", [0, 1, 3, 4], 4, asdict(SHORT))
+    assert (part.times, part.slots, part.teacher, part.digest) == (
+        TIMES,
+        SLOTS,
+        attributes["teacher"],
+        attributes["digest"],
+    )
+
+
+def test_frames_are_stored_once_and_small(recorded):
+    assert recorded.path.stat().st_size < TIMES * SLOTS * 84 * 84 / 10
+
+
+def test_equal_inputs_give_equal_digests_and_parts_differ(teacher, recorded, part, tmp_path):
+    with Part(dump(teacher, tmp_path / "again.h5")) as again:
+        assert again.digest == part.digest
+    with Part(dump(teacher, tmp_path / "part1.h5", part=1)) as other:
+        assert other.digest != part.digest
+        assert other.teacher == part.teacher
+        with h5py.File(recorded.path) as one, h5py.File(other.path) as two:
+            assert not set(one["episodes/seed"][...]) & set(two["episodes/seed"][...])
+        # Neither the starts nor the exploration repeat.
+        assert (other.read("actions", 0, TIMES) != part.read("actions", 0, TIMES)).mean() > 0.2
+        for slot in range(SLOTS):
+            for mate in range(SLOTS):
+                frames = part.read("frames", 0, TIMES)[:, slot], other.read("frames", 0, TIMES)[:, mate]
+                assert (frames[0] != frames[1]).any((1, 2)).mean() > 0.5
+    with Part(dump(teacher, tmp_path / "seed8.h5", seed=8)) as other:
+        assert (other.read("actions", 0, TIMES) != part.read("actions", 0, TIMES)).mean() > 0.2
+
+
+# What is refused
+
+
+def truncate(fraction):
+    def damage(path):
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * fraction)])
+
+    return damage
+
+
+def flip_a_byte_of_a_frame(path):
+    with h5py.File(path) as file:
+        chunk = file["frames"].id.get_chunk_info(3)
+    data = bytearray(path.read_bytes())
+    data[chunk.byte_offset + chunk.size // 2] ^= 1
+    path.write_bytes(data)
+
+
+def alter(change):
+    def damage(path):
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return damage
+
+
+def scale_q_values(file):
+    file["q_values"][5, 0, 2] += 1e-3
+
+
+def scale_a_return(file):
+    file["episodes/return"][0] += 1
+
+
+def claim_other_actions(file):
+    file.attrs["action_ids"] = [0, 1, 4, 3]
+
+
+def remove(name):
+    def change(file):
+        del file[name]
+
+    return change
+
+
+DAMAGES = {
+    **{f"truncated to {percent}%": truncate(percent / 100) for percent in (0, 1, 50, 90, 99.9)},
+    "a flipped byte": flip_a_byte_of_a_frame,
+    "altered q_values": alter(scale_q_values),
+    "altered return": alter(scale_a_return),
+    "other action ids": alter(claim_other_actions),
+    **{f"without {name}": alter(remove(name)) for name in ("frames", "q_values", "actions", "episodes/return")},
+    "without episodes": alter(remove("episodes")),
+    "without protocol": alter(lambda file: file.attrs.pop("protocol")),
+    "without action ids": alter(lambda file: file.attrs.pop("action_ids")),
+    "without digest": alter(lambda file: file.attrs.pop("digest")),
+    "a group for an array": alter(lambda file: (file.pop("actions"), file.create_group("actions"))),
+    "not HDF5": lambda path: path.write_bytes(b"\n".join([b"these are not", b"the data"] * 1000)),
+    "missing": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+def assert_refused(path, match=""):
+    with pytest.raises(DatasetError, match=match) as caught:
+        Part(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_parts_are_refused_in_one_line(recorded, tmp_path, damage):
+    path = shutil.copy(recorded.path, tmp_path / "part.h5")
+    DAMAGES[damage](path)
+    assert_refused(path)
+
+
+@given(st.integers(0, 10**9), st.integers(1, 255))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_flipped_byte_is_refused_or_harmless(recorded, part, tmp_path, place, mask):
+    data = bytearray(recorded.path.read_bytes())
+    data[place % len(data)] ^= mask
+    path = tmp_path / "flipped.h5"
+    path.write_bytes(data)
+    try:
+        other = Part(path)
+    except DatasetError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert len(str(error).splitlines()) == 1
+        return
+    with other:  # unused space within the file
+        for name in ("frames", *STEP_ARRAYS):
+            assert (other.read(name, 0, TIMES) == part.read(name, 0, TIMES)).all()
+
+
+@pytest.mark.parametrize("name", ["frames", *STEP_ARRAYS])
+def test_other_shapes_and_types_are_refused(recorded, part, tmp_path, name):
+    values = part.read(name, 0, TIMES)
+    assert_refused(edited(recorded.path, tmp_path / "cut.h5", {name: values[:-1]}), "expected")
+    assert_refused(edited(recorded.path, tmp_path / "slot.h5", {name: values[:, :1]}), "expected")
+    assert_refused(edited(recorded.path, tmp_path / "type.h5", {name: values.astype("f8")}), "expected")
+
+
+def test_other_schemas_are_refused(recorded, tmp_path):
+    path = edited(recorded.path, tmp_path / "part.h5", attributes={"schema": "policy_distillation.teacher_dataset/2"})
+    assert_refused(path, f"teacher_dataset/2.*not {SCHEMA}")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["data"] = np.zeros(3)
+    assert_refused(tmp_path / "foreign.h5", "schema")
+
+
+def test_an_interrupted_dump_leaves_nothing(teacher, tmp_path, monkeypatch):
+    class Interrupting(RecordingVector):
+        def step(self, actions):
+            if len(self.steps) == 100:  # a chunk is already written
+                raise KeyboardInterrupt
+            return super().step(actions)
+
+    monkeypatch.setattr(teacher_dataset, "AtariVector", Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        dump(teacher, tmp_path / "part.h5")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "part.h5").write_text("an earlier part")
+    with pytest.raises(KeyboardInterrupt):
+        dump(teacher, tmp_path / "part.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["part.h5"]
+    assert (tmp_path / "part.h5").read_text() == "an earlier part"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"protocol": "paper2015"}, "trained under short.*wanted under paper2015"),
+        ({"game": "qbert"}, "its actions for qbert are not"),
+        ({"play": replace(PLAY, steps_per_hour=201)}, r"envs \(2\) must divide steps_per_hour \(201\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_play(teacher, tmp_path, wrong, message):
+    with pytest.raises(DatasetError, match=message) as caught:
+        dump(teacher, tmp_path / "part.h5", **wrong)
+    assert len(str(caught.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_teachers_with_other_action_ids_are_refused(tmp_path):
+    path = tmp_path / "swapped.safetensors"
+    agent = Agent(Network((4, 4, 4), 16), {"breakout": [0, 1, 4, 3]})  # as many as Breakout has: only ids tell
+    save_agent(path, agent, {"protocol": asdict(SHORT)})
+    with pytest.raises(DatasetError, match=re.escape(f"{path}: its actions for breakout")):
+        dump(SimpleNamespace(path=path), tmp_path / "part.h5")
+
+
+# The window
+
+
+@pytest.fixture(scope="module")
+def numbered(recorded, tmp_path_factory):
+    """The same part with q_values that tell which time and slot they belong to."""
+    q_values = np.zeros((TIMES, SLOTS, 4), np.float32)
+    q_values[..., 0], q_values[..., 1] = np.meshgrid(np.arange(TIMES), np.arange(SLOTS), indexing="ij")
+    path = edited(recorded.path, tmp_path_factory.mktemp("numbered") / "part.h5", {"q_values": q_values})
+    with Part(path) as part:
+        yield part
+
+
+@given(
+    hours=st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    capacity=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+)
+@example(hours=[0, 1, 2, 3], capacity=2, seed=0)
+@example(hours=[3, 0], capacity=1, seed=0)
+@settings(max_examples=25, deadline=None)
+def test_window_gives_what_the_environment_returned(recorded, numbered, hours, capacity, seed):
+    window = Window(numbered, capacity)
+    for count, hour in enumerate(hours, start=1):
+        window.push(numbered, hour)
+        assert window.filled == min(count, capacity)
+        observations, q_values = window.sample(64, np.random.default_rng(seed))
+        times, slots = q_values[:, 0].long().numpy(), q_values[:, 1].long().numpy()
+        assert (observations.numpy() == recorded.observations[times, slots]).all()
+        assert set(times // HOUR) <= set(hours[max(0, count - capacity) : count])
+
+
+def test_stacks_at_the_start_of_an_hour_reach_back(recorded, numbered):
+    """The first times of an hour are where a window without context would go wrong; check each of them."""
+    window = Window(numbered, 2)
+    window.push(numbered, 0)
+    window.push(numbered, 2)
+    seen = set()
+    rng = np.random.default_rng(0)
+    while len(seen) < 12:
+        observations, q_values = window.sample(256, rng)
+        for stack, (time, slot) in zip(observations.numpy(), q_values[:, :2].long().tolist(), strict=True):
+            if time % HOUR < 3:
+                assert (stack == recorded.observations[time, slot]).all()
+                seen.add((time, slot))
+
+
+def test_the_oldest_hour_leaves(numbered):
+    window = Window(numbered, 2)
+    memory = window.frames.numel()
+    inside = []
+    for hour in (0, 1, 2, 3, 0):
+        window.push(numbered, hour)
+        q_values = window.sample(400, np.random.default_rng(hour))[1]
+        inside.append(set((q_values[:, 0] // HOUR).int().tolist()))
+    assert inside == [{0}, {0, 1}, {1, 2}, {2, 3}, {3, 0}]
+    assert window.frames.numel() == memory  # allocated once
+
+
+@pytest.mark.parametrize("pushed", [2, 3, 5])
+def test_sampling_is_uniform_over_the_hours_inside(numbered, monkeypatch, pushed):
+    monkeypatch.setattr(teacher_dataset, "gather_stacks", lambda *arguments: None)
+    window = Window(numbered, 3)
+    for number in range(pushed):
+        window.push(numbered, number % 4)
+    inside = {number % 4 for number in range(max(0, pushed - 3), pushed)}
+    q_values = window.sample(60_000, np.random.default_rng(0))[1].long()
+    counts = np.zeros((TIMES, SLOTS))
+    np.add.at(counts, (q_values[:, 0].numpy(), q_values[:, 1].numpy()), 1)
+    expected = 60_000 / (len(inside) * HOUR * SLOTS)
+    for hour in range(4):
+        mine = counts[hour * HOUR : (hour + 1) * HOUR]
+        if hour in inside:
+            # Binomial: six standard deviations for each of up to 600 cells.
+            assert np.abs(mine - expected).max() < 6 * expected**0.5
+        else:
+            assert mine.sum() == 0
+
+
+def test_pixel_statistics_are_those_of_the_newest_hour(part):
+    window = Window(part, 2)
+    for hour in (0, 1, 2):
+        window.push(part, hour)
+    mean, square = window.pixel_statistics()
+    pixels = part.read("frames", 2 * HOUR, 3 * HOUR).astype(np.float64)
+    assert mean == pytest.approx(pixels.mean(), rel=0.01)
+    assert square == pytest.approx((pixels**2).mean(), rel=0.01)

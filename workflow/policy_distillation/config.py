@@ -1,0 +1,96 @@
+"""Checking the configuration before any job starts. Imports nothing heavy: every cluster job parses the workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "config.schema.yaml"
+
+
+class ConfigError(ValueError):
+    """One line for the user: the key, its value and what is allowed."""
+
+
+def check_config(config: Mapping[str, Any], games: Sequence[str]) -> None:
+    """Raise ConfigError unless ``config`` fits the schema and every name in it means something.
+
+    Args:
+        games: the names that the emulator knows.
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(dict(config))
+    error = jsonschema.exceptions.best_match(errors)
+    if error is not None:
+        raise ConfigError(_one_line(error))
+    for name, members in config["game_sets"].items():
+        if name in games:
+            raise ConfigError(f"game_sets.{name}: is the name of a game, which already is the set of that game")
+        for index, game in enumerate(members):
+            _known(f"game_sets.{name}[{index}]", game, games, "game")
+    _known("teacher.network", config["teacher"]["network"], config["networks"], "network")
+    for name, experiment in config["experiments"].items():
+        where = f"experiments.{name}"
+        for index, game in enumerate(experiment["games"]):
+            _known(f"{where}.games[{index}]", game, games, "game")
+        for index, recipe in enumerate(experiment["recipes"]):
+            _known(f"{where}.recipes[{index}]", recipe, config["recipes"], "recipe")
+        _known(f"{where}.network", experiment["network"], config["networks"], "network")
+    _check_budgets(config)
+
+
+def _check_budgets(config: Mapping[str, Any]) -> None:
+    """Numbers that must fit each other: better refused now than after a day of training."""
+    data, evaluation, dqn = config["dataset"], config["evaluation"], config["teacher"]["dqn"]
+    if data["steps_per_hour"] % data["envs"]:
+        raise ConfigError(f"dataset.envs: {data['envs']} does not divide steps_per_hour, {data['steps_per_hour']}")
+    counts = {"evaluation.episodes": evaluation["episodes"]}
+    counts["teacher.dqn.evaluation_episodes"] = dqn["evaluation_episodes"]
+    counts["distillation.evaluation_episodes"] = config["distillation"]["evaluation_episodes"]
+    for name, recipe in config["recipes"].items():
+        counts[f"recipes.{name}.evaluation_episodes"] = recipe.get("evaluation_episodes", evaluation["envs"])
+    for key, episodes in counts.items():
+        if episodes % evaluation["envs"]:
+            raise ConfigError(f"{key}: {episodes} is not a multiple of evaluation.envs, {evaluation['envs']}")
+    smallest = dqn["envs"] * (dqn["n_step"] + 8)
+    if dqn["replay_size"] < max(smallest, dqn["warmup_steps"]) or dqn["warmup_steps"] < smallest:
+        raise ConfigError(
+            f"teacher.dqn: warmup_steps is {dqn['warmup_steps']} and replay_size {dqn['replay_size']}; allowed: "
+            f"{smallest} <= warmup_steps <= replay_size"
+        )
+
+
+def _known(key: str, name: str, allowed: Sequence[str] | Mapping[str, Any], kind: str) -> None:
+    if name not in allowed:
+        raise ConfigError(f"{key}: unknown {kind} {name!r}; allowed: {', '.join(sorted(allowed))}")
+
+
+def _one_line(error: jsonschema.ValidationError) -> str:
+    key = "config"
+    for part in error.absolute_path:
+        key += f"[{part}]" if isinstance(part, int) else f".{part}"
+    key = key.removeprefix("config.")
+    value, rule = error.instance, error.validator_value
+    if error.validator == "additionalProperties" and rule is False:
+        allowed = sorted(error.schema.get("properties", {}))
+        unknown = sorted(set(value) - set(allowed))[0]
+        return f"{key}: unknown key {unknown!r} (value {value[unknown]!r}); allowed: {', '.join(allowed)}"
+    if error.validator == "required":
+        missing = sorted(set(rule) - set(value))[0]
+        return f"{key}: the key {missing!r} is missing; required: {', '.join(rule)}"
+    limits = {
+        "enum": ", ".join(map(str, rule)) if isinstance(rule, list) else "",
+        "type": str(rule),
+        "minimum": f"{rule} or more",
+        "maximum": f"at most {rule}",
+        "exclusiveMinimum": f"more than {rule}",
+        "pattern": f"text that matches {rule}",
+        "minItems": f"at least {rule} entries",
+        "maxItems": f"at most {rule} entries",
+        "uniqueItems": "no entry twice",
+    }
+    return f"{key}: {value!r} is not allowed; allowed: {limits.get(str(error.validator), error.message)}"

@@ -1,0 +1,107 @@
+"""Figures: relative scores with the paper's marks, learning curves. Each goes to PNG and, for papers, to PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .checkpoints import atomic_path
+from .tables import MEAN_ROW
+
+COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Paul Tol's, safe to most eyes
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+TITLES = {"ms_pacman": "MsPacman", "qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
+
+
+def title(game: str) -> str:
+    """A game's name as the paper prints it."""
+    return TITLES.get(game, "".join(word.capitalize() for word in game.split("_")))
+
+
+def relative_scores(table: pd.DataFrame, recipes: Sequence[str]) -> Figure:
+    """Bars: percentage of the teacher's score per game and loss, with 95% intervals; diamonds: the paper's numbers."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(2.2 + 1.5 * len(table), 3.6), layout="constrained")
+        width = 0.8 / len(recipes)
+        places = np.arange(len(table))
+        for index, recipe in enumerate(recipes):
+            x = places + (index - (len(recipes) - 1) / 2) * width
+            percent = table[f"{recipe}_percent"].to_numpy(float)
+            axes.bar(x, np.nan_to_num(percent), width * 0.92, color=COLOURS[index], label=recipe.upper())
+            low, high = table[f"{recipe}_low"].to_numpy(float), table[f"{recipe}_high"].to_numpy(float)
+            axes.errorbar(x, percent, [percent - low, high - percent], fmt="none", ecolor="#333333", elinewidth=1)
+            paper = table[f"{recipe}_percent_paper"].to_numpy(float)
+            mark = "paper" if index == len(recipes) - 1 else None
+            axes.plot(x, paper, "D", color="white", markeredgecolor="#111111", markersize=5, label=mark)
+            for place in x[~np.isfinite(percent)]:
+                axes.annotate("n/a", (place, 0), ha="center", va="bottom", fontsize=8, color="#777777")
+        axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
+        axes.set_xticks(places, [title(game) for game in table["game"]])
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylabel("score, % of the DQN teacher's")
+        figure.legend(loc="outside upper center", ncols=len(recipes) + 1)
+    return figure
+
+
+def learning_curves(
+    curves: Mapping[str, Mapping[str, pd.DataFrame]], x: str, levels: Mapping[str, float] | None = None
+) -> Figure:
+    """One panel a game, one line an agent.
+
+    Args:
+        curves: by game and by agent's name, the rows of a progress.csv.
+        x: ``step`` or ``update``.
+        levels: by game a score to compare with: the teacher's.
+    """
+    names = list(dict.fromkeys(name for agents in curves.values() for name in agents))
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            1, len(curves), figsize=(1.2 + 3.2 * len(curves), 3.2), layout="constrained", squeeze=False
+        )
+        for axes, (game, agents) in zip(panels[0], curves.items(), strict=True):
+            for name, rows in agents.items():
+                axes.plot(
+                    rows[x],
+                    rows[f"return_{game}"],
+                    marker="o",
+                    markersize=3,
+                    color=COLOURS[names.index(name)],
+                    label=name,
+                )
+            if levels is not None:
+                axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label="teacher")
+            axes.set_title(title(game))
+            axes.set_xlabel({"step": "agent steps", "update": "updates"}[x])
+            axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+        panels[0][0].set_ylabel("mean return")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def save_figure(figure: Figure, png: Path) -> None:
+    """Write ``png`` and the same as PDF beside it."""
+    for suffix in (".png", ".pdf"):
+        with atomic_path(png.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, dpi=160)
+    plt.close(figure)

@@ -1,0 +1,58 @@
+"""Numbers for the tables: relative scores, their intervals, geometric means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Returns = NDArray[np.float64]
+
+
+def relative_score(students: Sequence[Returns], teacher: Returns) -> float:
+    """Mean return of the students in percent of the teacher's; NaN where the teacher's mean is not positive.
+
+    Args:
+        students: one array of episode returns per seed; seeds weigh equally.
+        teacher: the teacher's episode returns.
+    """
+    denominator = float(np.mean(teacher))
+    if denominator <= 0:
+        return float("nan")
+    return 100.0 * float(np.mean([np.mean(returns) for returns in students])) / denominator
+
+
+def relative_score_interval(
+    students: Sequence[Returns], teacher: Returns, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of :func:`relative_score`.
+
+    Resamples the seeds, then each one's episodes, and the teacher's episodes. With one seed the interval is that of the
+    episodes alone: it says how well this student was measured, not how much another training run would differ.
+    """
+    if np.mean(teacher) <= 0:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    denominators = _bootstrap_means(teacher, resamples, rng)
+    per_seed = np.stack([_bootstrap_means(returns, resamples, rng) for returns in students])
+    picks = rng.integers(0, len(students), (len(students), resamples))
+    numerators = np.take_along_axis(per_seed, picks, axis=0).mean(axis=0)
+    usable = denominators > 0  # a teacher near zero: ratios with a resampled mean below it mean nothing
+    tail = 50.0 * (1.0 - level)
+    low, high = np.percentile(100.0 * numerators[usable] / denominators[usable], [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+def _bootstrap_means(returns: Returns, resamples: int, rng: np.random.Generator) -> Returns:
+    picks = rng.integers(0, len(returns), (resamples, len(returns)))
+    means: Returns = returns[picks].mean(axis=1)
+    return means
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Of positive numbers; NaN if there are none, or if one is missing or not positive."""
+    numbers = np.asarray(values, np.float64)
+    if len(numbers) == 0 or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
+        return float("nan")
+    return float(np.exp(np.mean(np.log(numbers))))

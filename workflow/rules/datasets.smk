@@ -1,0 +1,24 @@
+# What a frozen teacher saw, thought and did. Parts are independent: dump them in parallel, on any node.
+
+
+rule dump_dataset:
+    input:
+        teacher=lambda wc: teacher_agent(wc.game),
+    output:
+        "<results>/datasets/{game}/part{part}.h5",
+    log:
+        "<logs>/dump_dataset/{game}/part{part}.log",
+    benchmark:
+        "<benchmarks>/dump_dataset/{game}/part{part}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: config["machine"]["threads"]
+    resources:
+        mem_mb=lambda wc, attempt: BASE_MB * attempt,
+        runtime=lambda wc, attempt: 120 * attempt,
+    params:
+        settings={key: value for key, value in config["dataset"].items() if key not in ("parts", "seed")},
+        seed=config["dataset"]["seed"],
+        protocol=config["protocol"],
+    script:
+        "../scripts/dump_dataset.py"

@@ -1,0 +1,27 @@
+# Any agent on any of its games: one row an episode.
+
+
+rule evaluate_agent:
+    input:
+        agent="<results>/{agent}/agent.safetensors",
+        teacher=lambda wc: (teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
+    output:
+        "<results>/{agent}/scores/{game}.csv",
+    log:
+        "<logs>/evaluate_agent/{agent}/{game}.log",
+    benchmark:
+        "<benchmarks>/evaluate_agent/{agent}/{game}.tsv"
+    wildcard_constraints:
+        agent="(teachers|students)/.+",
+    conda:
+        ENVIRONMENT
+    threads: config["machine"]["threads"]
+    resources:
+        mem_mb=lambda wc, attempt: BASE_MB * attempt,
+        runtime=lambda wc, attempt: 120 * attempt,
+    params:
+        evaluation={key: value for key, value in config["evaluation"].items() if key != "seed"},
+        seed=config["evaluation"]["seed"],
+        protocol=config["protocol"],
+    script:
+        "../scripts/evaluate_agent.py"

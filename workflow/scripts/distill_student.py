@@ -1,0 +1,28 @@
+"""Distil one student: one cell of the grid."""
+
+from pathlib import Path
+
+from policy_distillation.distill import Recipe, distill
+from policy_distillation.evaluate import Evaluation
+from policy_distillation.networks import Network
+from policy_distillation.training import logging_to, prepare_process
+
+machine = snakemake.config["machine"]
+recipe = Recipe(**snakemake.params.recipe)
+seed = int(snakemake.wildcards.seed)
+games = snakemake.params.games
+paths = [Path(path) for path in snakemake.input.parts]
+per_game = len(paths) // len(games)
+with logging_to(snakemake.log[0]):
+    prepare_process(seed, snakemake.threads)
+    distill(
+        parts={game: paths[index * per_game : (index + 1) * per_game] for index, game in enumerate(games)},
+        network=Network(**snakemake.params.network),
+        recipe=recipe,
+        evaluation=Evaluation(recipe.evaluation_episodes, **snakemake.params.evaluation),
+        seed=seed,
+        folder=Path(snakemake.output.agent).parent,
+        device=machine["device"],
+        precision=machine["precision"],
+        checkpoint_seconds=machine["checkpoint_seconds"],
+    )

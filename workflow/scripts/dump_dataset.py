@@ -1,0 +1,20 @@
+"""Let a teacher play and record one part of its data set."""
+
+from pathlib import Path
+
+from policy_distillation.teacher_dataset import Dataset, dump_part
+from policy_distillation.training import logging_to, prepare_process
+
+with logging_to(snakemake.log[0]):
+    prepare_process(snakemake.params.seed, snakemake.threads)
+    dump_part(
+        teacher_path=Path(snakemake.input.teacher),
+        game=snakemake.wildcards.game,
+        protocol=snakemake.params.protocol,
+        part=int(snakemake.wildcards.part),
+        settings=Dataset(**snakemake.params.settings),
+        seed=snakemake.params.seed,
+        path=Path(snakemake.output[0]),
+        device=snakemake.config["machine"]["device"],
+        num_threads=snakemake.threads,
+    )

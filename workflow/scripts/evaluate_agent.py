@@ -1,0 +1,29 @@
+"""Score an agent on one game."""
+
+from pathlib import Path
+
+from policy_distillation.checkpoints import atomic_path, load_agent
+from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
+from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
+
+machine = snakemake.config["machine"]
+device = select_device(machine["device"])
+with logging_to(snakemake.log[0]):
+    prepare_process(snakemake.params.seed, snakemake.threads)
+    agent, _ = load_agent(Path(snakemake.input.agent), device)
+    teacher = load_agent(Path(snakemake.input.teacher), device)[0] if snakemake.input.teacher else None
+    evaluation = Evaluation(**snakemake.params.evaluation)
+    episodes = play_episodes(
+        agent,
+        snakemake.wildcards.game,
+        snakemake.params.protocol,
+        evaluation,
+        stream(snakemake.params.seed, "evaluation"),
+        select_precision(machine["precision"], device),
+        teacher,
+        snakemake.threads,
+    )
+    frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
+    print(frame[["return", "length"]].describe().to_string())
+    with atomic_path(Path(snakemake.output[0])) as temporary:
+        frame.to_csv(temporary, index=False)

@@ -1,0 +1,13 @@
+"""Learning curves of the teachers."""
+
+from pathlib import Path
+
+import pandas as pd
+from policy_distillation.figures import learning_curves, save_figure
+from policy_distillation.training import logging_to
+
+with logging_to(snakemake.log[0]):
+    curves = {
+        game: {"DQN": pd.read_csv(path)} for game, path in zip(snakemake.params.games, snakemake.input, strict=True)
+    }
+    save_figure(learning_curves(curves, "step"), Path(snakemake.output.png))
