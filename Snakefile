@@ -23,6 +23,12 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
 
 
+# Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).
+onstart:
+    if workflow.is_main_process:
+        workflow.results_lock = hold_lock(Path(config["results"]) / ".lock")
+
+
 rule all:
     default_target: True
     input:

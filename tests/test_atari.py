@@ -255,7 +255,7 @@ def test_golden_frames():
     for step in steps:
         digest.update(step.observations.tobytes())
         digest.update(step.rewards.tobytes())
-    assert digest.hexdigest() == "FRAMES"
+    assert digest.hexdigest() == "d914d612a66d50106d0f21ba66ae55ae5ae3c5d402f2ee8ad74f92fa0434dc81"
 
 
 def test_machado2018_has_all_actions_sticky_and_no_noops():

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from .locks import hold_lock
 from .networks import Agent, Network
 
 FORMAT = "policy_distillation.agent/1"
@@ -31,10 +32,11 @@ class CheckpointError(ValueError):
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; on success synced and renamed to it, on failure removed.
 
-    Whoever looks finds the old file or the new one, never half of it, even after a power cut.
+    Whoever looks finds the old file or the new one, never half of it, even after a power cut. What a kill leaves under
+    the temporary name is overwritten by the next try.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -125,11 +127,13 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
 class RunState:
     """Where an interrupted run goes on from: a folder beside the outputs that success removes.
 
-    It is tied to the settings that made it: under changed settings a run starts afresh.
+    It is tied to the settings that made it: under changed settings a run starts afresh. While a process holds it, a
+    second one is refused (Locked): the orphan of a killed workflow and its successor must not write over each other.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
+        self._lock = hold_lock(folder / "lock")
         self._fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -153,7 +157,8 @@ class RunState:
         return state
 
     def remove(self) -> None:
-        if self.folder.exists():
-            for path in self.folder.iterdir():
-                path.unlink()
-            self.folder.rmdir()
+        """After success: delete the folder, and the lock with it."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.folder.rmdir()
+        self._lock.close()

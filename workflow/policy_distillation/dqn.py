@@ -187,7 +187,6 @@ def train(
 
     def checkpoint() -> None:
         names = {game: f"replay-{game}-{step}.h5" for game in games}
-        run.folder.mkdir(parents=True, exist_ok=True)
         for game, replay in replays.items():
             replay.save(run.folder / names[game])
         run.save(

@@ -12,6 +12,7 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 
 from policy_distillation.atari import known_games
 from policy_distillation.config import ConfigError, check_config
+from policy_distillation.locks import hold_lock
 
 try:
     check_config(config, known_games())

@@ -1,0 +1,293 @@
+"""The workflow itself: what it plans, what an edit reruns, the whole way end to end, and what survives a kill."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, Checkout
+from policy_distillation.checkpoints import load_agent, read_metadata
+from policy_distillation.teacher_dataset import Part
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+SMOKE = ("--configfile", "tests/smoke.yaml")
+RESULTS = "results/smoke"
+
+
+def planned(output: str) -> Counter[str]:
+    """Jobs by rule in a dry run's table; empty where there is nothing to do."""
+    if "Nothing to be done" in output:
+        return Counter()
+    table = output.split("Job stats:")[1].split("total")[0]
+    return Counter({rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M) if rule != "all"})
+
+
+def overlay(copy: Checkout, name: str, content: dict[str, object]) -> tuple[str, ...]:
+    path = copy.folder / name
+    path.write_text(yaml.safe_dump(content))
+    return (*SMOKE, str(path))
+
+
+# What is planned
+
+
+def test_all_is_the_papers_grid(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n", "all")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    assert planned(plan.stdout) == {
+        "train_teacher": 4,
+        "dump_dataset": 200,
+        "distill_student": 12,
+        "evaluate_agent": 16,
+        "table_single_task": 1,
+        "figure_single_task": 1,
+        "figure_teacher_curves": 1,
+        "figure_student_curves": 1,
+    }
+
+
+@pytest.mark.parametrize("profile", ["slurm", "profiles/slurm", "profiles/demo", "profiles/laptop"])
+def test_profiles_resolve(checkout: Checkout, profile: str) -> None:
+    plan = checkout.snakemake("-n", "--profile", profile, "all")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    games = 1 if "demo" in profile else 4
+    assert planned(plan.stdout)["train_teacher"] == games
+    if "slurm" not in profile:  # overlays write below a folder of their own
+        assert f"results/{Path(profile).name}/table_single_task.csv" in plan.stdout
+
+
+def test_memory_asked_for_covers_replay_and_window(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n", "results/table_single_task.csv").stdout
+    asked = {
+        rule: max(map(int, re.findall(rf"^(?:local)?rule {rule}:.*?mem_mb=(\d+)", plan, re.M | re.S)))
+        for rule in ("train_teacher", "distill_student")
+    }
+    assert 7_064 + 1_000 < asked["train_teacher"] < 12_000  # 1 M transitions
+    assert 540_000 * 7_056 / 1e6 + 1_000 < asked["distill_student"] < 8_000  # ten hours of frames
+
+
+def test_nothing_heavy_is_imported_while_parsing(checkout: Checkout) -> None:
+    code = (
+        "import sys; from snakemake.cli import main\n"
+        "try: main(['-n', '--quiet', 'all', 'rules', '--', 'all'])\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'ale_py', 'gymnasium', 'h5py', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=checkout.folder,
+        env=checkout.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": {"dqn": {"stepz": 1}}}, "teacher.dqn: unknown key 'stepz' (value 1); allowed: batch_size, "),
+        ({"dataset": {"epsilon": "much"}}, "dataset.epsilon: 'much' is not allowed; allowed: number"),
+        ({"game_sets": {"../up": ["pong"]}}, "game_sets: '../up' is not allowed; allowed: text that matches "),
+        ({"game_sets": {"two": ["pong", "pongg"]}}, "game_sets.two[1]: unknown game 'pongg'; allowed: adventure, "),
+        (
+            {"experiments": {"single_task": {"recipes": ["klx"]}}},
+            "experiments.single_task.recipes[0]: unknown recipe 'klx'; allowed: kl, mse, nll",
+        ),
+        ({"results": "../elsewhere"}, "results: '../elsewhere' is not allowed; allowed: text that matches "),
+    ],
+)
+def test_a_bad_configuration_is_one_clear_line(checkout: Checkout, change: dict[str, object], message: str) -> None:
+    done = checkout.snakemake(*overlay(checkout, "bad.yaml", change), "--", "all")
+    assert done.returncode != 0
+    assert sum(message in line for line in done.stdout.splitlines()) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (checkout.folder / "results").exists()
+
+
+def test_a_second_workflow_on_the_same_results_is_refused(checkout: Checkout) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from policy_distillation.locks import hold_lock\n"
+        f"lock = hold_lock(Path('{RESULTS}/.lock')); print('held', flush=True); time.sleep(60)"
+    )
+    environment = {**checkout.environment(), "PYTHONPATH": str(checkout.folder / "workflow")}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=checkout.folder, env=environment, stdout=subprocess.PIPE
+    ) as owner:
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == b"held\n"
+            done = checkout.snakemake(*SMOKE, "--", "all")
+        finally:
+            owner.kill()
+    assert done.returncode != 0
+    assert f"{RESULTS}: in use by process {owner.pid} on " in done.stdout
+    assert not (checkout.folder / RESULTS / "teachers").exists()
+
+
+# The whole way
+
+
+def test_smoke_run_end_to_end(finished: Checkout) -> None:
+    results = finished.folder / RESULTS
+    table = pd.read_csv(results / "table_single_task.csv")
+    assert table["game"].tolist() == ["breakout", "geometric mean"]
+    teacher = pd.read_csv(results / "teachers/breakout/seed0/scores/breakout.csv")
+    assert list(teacher.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "protocol", "starts"]
+    assert len(teacher) == 8
+    assert teacher.groupby("slot").size().tolist() == [2, 2, 2, 2]
+    assert table["dqn"][0] == pytest.approx(teacher["return"].mean())
+    assert table["dqn_paper"][0] == 303.9
+    for recipe, paper in {"mse": 33.9, "nll": 77.6, "kl": 94.7}.items():
+        folder = results / f"students/breakout/{recipe}/dqn/seed0"
+        scores = pd.read_csv(folder / "scores/breakout.csv")
+        assert table[recipe][0] == pytest.approx(scores["return"].mean())
+        assert table[f"{recipe}_percent_paper"][0] == paper
+        agent, metadata = load_agent(folder / "agent.safetensors")
+        assert agent.actions == {"breakout": (0, 1, 3, 4)}
+        assert metadata["settings"]["loss"] == recipe
+        assert metadata["updates"] == 4 * 20  # two parts of two hours, 20 updates each
+        assert not (folder / "state").exists()
+    for suffix in ("csv", "md", "tex", "html"):
+        assert "breakout" in (results / f"table_single_task.{suffix}").read_text()
+    for name in ("single_task", "teacher_curves", "student_curves"):
+        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+    parts = [Part(results / f"datasets/breakout/part{part}.h5") for part in range(2)]
+    assert parts[0].digest != parts[1].digest
+    assert parts[0].teacher == parts[1].teacher
+    assert read_metadata(results / "teachers/breakout/seed0/agent.safetensors")["steps"] == 2000
+
+
+def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
+    done = finished.snakemake(*SMOKE, "--report", "report.html")
+    assert done.returncode == 0, done.stdout[-3000:]
+    report = (finished.folder / "report.html").read_text()
+    for expected in ("table_single_task.html", "single_task.png", "teacher_curves.png", "student_curves.png"):
+        assert expected in report
+    assert "Diamonds: table 1 of the paper" in report
+    assert "paper2015" in report
+
+
+def test_a_finished_run_has_nothing_to_do(finished: Checkout) -> None:
+    assert planned(finished.snakemake("-n", *SMOKE, "--", "all").stdout) == {}
+
+
+def test_an_added_space_reruns_nothing(finished: Checkout) -> None:
+    rule = finished.folder / "workflow/rules/teachers.smk"
+    original = rule.read_text()
+    rule.write_text(original.replace("threads:", "threads:  "))
+    try:
+        assert planned(finished.snakemake("-n", *SMOKE, "--", "all").stdout) == {}
+    finally:
+        rule.write_text(original)
+
+
+def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
+    files = overlay(finished, "hotter.yaml", {"recipes": {"kl": {"temperature": 0.1}}})
+    plan = finished.snakemake("-n", *files, "--", "all").stdout
+    assert planned(plan) == {
+        "distill_student": 1,
+        "evaluate_agent": 1,
+        "table_single_task": 1,
+        "figure_single_task": 1,
+        "figure_student_curves": 1,
+    }
+    assert "/kl/dqn/" in plan
+    assert not re.search(r"output: .*/(mse|nll)/", plan)
+
+
+def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
+    files = overlay(finished, "seeds.yaml", {"experiments": {"single_task": {"seeds": [0, 1]}}})
+    plan = finished.snakemake("-n", *files, "--", "all").stdout
+    assert planned(plan)["distill_student"] == planned(plan)["evaluate_agent"] == 3
+    assert not {"train_teacher", "dump_dataset"} & set(planned(plan))
+    assert not re.search(r"output: .*students/.*/seed0/", plan)
+
+
+def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> None:
+    cell = f"{RESULTS}/students/breakout/kl/dqn/seed0/agent.safetensors"
+    plan = planned(finished.snakemake("-n", *SMOKE, "--forcerun", cell, "--", "all").stdout)
+    assert plan == {
+        "distill_student": 1,
+        "evaluate_agent": 1,
+        "table_single_task": 1,
+        "figure_single_task": 1,
+        "figure_student_curves": 1,
+    }
+
+
+def test_machine_settings_rerun_nothing(finished: Checkout) -> None:
+    files = overlay(finished, "machine.yaml", {"machine": {"threads": 2, "checkpoint_seconds": 60}})
+    assert planned(finished.snakemake("-n", *files, "--", "all").stdout) == {}
+
+
+# Kills
+
+
+def kill_when(copy: Checkout, files: tuple[str, ...], ready: Callable[[], bool]) -> None:
+    """Start the workflow, wait for a sign that a job is in the middle of its work, and SIGKILL every process of it."""
+    process = copy.start(*files, "--", "all")
+    deadline = time.monotonic() + 300
+    try:
+        while not ready():
+            assert process.poll() is None, (copy.folder / "snakemake.out").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_sigkill_in_training_dump_and_distillation(tmp_path: Path) -> None:
+    """Three kills, each followed by the same command; then everything is complete and valid."""
+    copy = Checkout(tmp_path)
+    slow = {
+        "teacher": {"dqn": {"steps": 6000, "evaluate_every": 3000}},
+        "dataset": {"parts": 1, "steps_per_hour": 4000},
+        "distillation": {"updates_per_hour": 200},
+        "experiments": {"single_task": {"recipes": ["kl"]}},
+        "machine": {"checkpoint_seconds": 0.5},
+    }
+    files = overlay(copy, "slow.yaml", slow)
+    results = copy.folder / RESULTS
+    teacher, student = results / "teachers/breakout/seed0", results / "students/breakout/kl/dqn/seed0"
+    kill_when(copy, files, lambda: (teacher / "state/state.pt").exists())
+    assert not (teacher / "agent.safetensors").exists()
+    kill_when(copy, files, lambda: any((results / "datasets/breakout").glob(".part0.h5.*")))
+    assert (teacher / "agent.safetensors").exists()
+    assert not (results / "datasets/breakout/part0.h5").exists()
+    kill_when(copy, files, lambda: (student / "state/state.pt").exists())
+    assert not (student / "agent.safetensors").exists()
+    done = copy.snakemake(*files, "--", "all")
+    assert done.returncode == 0, done.stdout[-3000:]
+    logs = results / "logs"
+    assert "resuming at step" in (logs / "train_teacher/breakout/seed0.log").read_text()
+    assert "resuming at update" in (logs / "distill_student/breakout/kl/dqn/seed0.log").read_text()
+    assert pd.read_csv(teacher / "progress.csv")["step"].tolist() == [3000, 6000]
+    assert read_metadata(student / "agent.safetensors")["updates"] == 400
+    Part(results / "datasets/breakout/part0.h5").close()
+    assert pd.read_csv(results / "table_single_task.csv")["kl"].notna()[0]
+    assert not list(results.rglob("*.tmp*"))
+    assert not list(results.rglob("state"))
+    assert planned(copy.snakemake("-n", *files, "--", "all").stdout) == {}
+
+
+# The project's own rules
+
+
+def test_slurm_profile_is_found_as_typed() -> None:
+    assert (ROOT / "slurm").is_symlink()
+    assert (ROOT / "slurm").resolve() == ROOT / "profiles/slurm"
