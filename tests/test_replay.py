@@ -126,7 +126,6 @@ def test_samples_of_the_real_emulator(n_step):
     observations, log = env.reset(), []
     places = {}
     for t in range(260):
-        # A sparse scribble in a corner that Breakout leaves black makes each frame tell its time and slot.
         actions = rng.integers(0, 4, 2)
         step = env.step(actions)
         log.append((observations, actions, step.rewards, step.terminations, step.truncations, step.episode_ends))

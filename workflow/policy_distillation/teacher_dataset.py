@@ -235,6 +235,20 @@ class Part:
         if content_digest(file) != file.attrs["digest"]:
             raise DatasetError(f"{self.path}: altered since it was written (its content digest does not match)")
 
+    def describe(self) -> dict[str, Any]:
+        """The attributes, sizes and scores, for people."""
+        attributes = {key: np.asarray(value).tolist() for key, value in self._file.attrs.items()}
+        for key in ("protocol", "settings", "software"):
+            attributes[key] = json.loads(attributes[key])
+        complete = self._file["episodes/complete"][...]
+        returns = self._file["episodes/return"][...][complete]
+        return {
+            **attributes,
+            "arrays": {name: list(self._file[name].shape) for name in ("frames", *STEP_ARRAYS)},
+            "complete_episodes": int(complete.sum()),
+            "mean_return": float(returns.mean()) if len(returns) else None,
+        }
+
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """A range of times of one array."""
         values: NDArray[Any] = self._file[name][start:stop]

@@ -1,0 +1,104 @@
+"""The configuration: what is accepted, and the one line that every refusal is."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from policy_distillation.atari import known_games
+from policy_distillation.config import ConfigError, check_config
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+GAMES = known_games()
+
+
+def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """``change`` laid over ``config``, as Snakemake lays a configfile over another."""
+    merged = copy.deepcopy(config)
+    for key, value in change.items():
+        merged[key] = merge(merged[key], value) if isinstance(value, dict) and key in merged else value
+    return merged
+
+
+def refusal(change: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_config(merge(CONFIG, change), GAMES)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file", ["profiles/demo/overrides.yaml", "profiles/laptop/overrides.yaml", "tests/smoke.yaml", None]
+)
+def test_the_shipped_configurations_are_valid(file: str | None) -> None:
+    change = yaml.safe_load((ROOT / file).read_text()) if file else {}
+    check_config(merge(CONFIG, change), GAMES)
+
+
+def test_the_default_is_the_papers_protocol() -> None:
+    """A knob turned by accident would silently make every later number another experiment."""
+    data, learning, dqn = CONFIG["dataset"], CONFIG["distillation"], CONFIG["teacher"]["dqn"]
+    assert data["steps_per_hour"] * learning["window_hours"] == 540_000
+    assert learning["updates_per_hour"] == 10_000
+    assert learning["temperature"] == 0.01
+    assert learning["optimizer"] == "rmsprop"
+    assert 1e-4 <= learning["learning_rate"] <= 1e-3
+    assert learning["input_scaling"] == "unit"
+    assert data["epsilon"] == CONFIG["evaluation"]["epsilon"] == 0.05
+    assert CONFIG["protocol"] == "paper2015"
+    assert (dqn["replay_size"], dqn["train_every"], dqn["batch_size"]) == (1_000_000, 4, 32)
+    assert (dqn["n_step"], dqn["double"], dqn["discount"], dqn["learning_rate"]) == (1, False, 0.99, 2.5e-4)
+    assert (dqn["target_update_every"], dqn["epsilon_end"], dqn["steps"]) == (10_000, 0.1, 50_000_000)
+    assert CONFIG["experiments"]["single_task"]["games"] == ["breakout", "freeway", "pong", "qbert"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a b", "A", "1", "", ".", "multi\n", "con:", "-n"])
+def test_names_that_are_unsafe_in_a_path_are_refused(name: str) -> None:
+    assert f"game_sets: {name!r} is not allowed" in refusal({"game_sets": {name: ["pong"]}})
+    assert f"recipes: {name!r} is not allowed" in refusal({"recipes": {name: {"loss": "kl"}}})
+    assert f"networks: {name!r} is not allowed" in refusal({"networks": {name: CONFIG["networks"]["dqn"]}})
+
+
+@pytest.mark.parametrize("folder", ["/tmp/x", "../x", "results/../x", "results/", "here", "results/a b", "results\n"])
+def test_results_stay_below_results(folder: str) -> None:
+    assert f"results: {folder!r} is not allowed" in refusal({"results": folder})
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value", "allowed"),
+    [
+        ({"extra": 1}, "config", "'extra' (value 1)", "dataset, distillation"),
+        ({"recipes": {"kl": {"tau": 1}}}, "recipes.kl", "'tau' (value 1)", "batch_size, evaluation_episodes"),
+        ({"recipes": {"kl": {"loss": "huber"}}}, "recipes.kl.loss", "'huber'", "mse, nll, kl"),
+        ({"recipes": {"kl": {"temperature": 0}}}, "recipes.kl.temperature", "0", "more than 0"),
+        ({"recipes": {"warm": {"temperature": 1}}}, "recipes.warm", "'loss' is missing", "required: loss"),
+        ({"teacher": {"dqn": {"double": "yes"}}}, "teacher.dqn.double", "'yes'", "boolean"),
+        ({"teacher": {"dqn": {"steps": 0}}}, "teacher.dqn.steps", "0", "1 or more"),
+        ({"teacher": {"dqn": {"discount": 1.5}}}, "teacher.dqn.discount", "1.5", "at most 1"),
+        ({"teacher": {"network": "net9"}}, "teacher.network", "'net9'", "dqn, multi10"),
+        ({"protocol": "atari57"}, "protocol", "'atari57'", "paper2015, machado2018"),
+        ({"game_sets": {"pong": ["pong"]}}, "game_sets.pong", "name of a game", "set of that game"),
+        ({"game_sets": {"two": ["pong", "pong"]}}, "game_sets.two", "['pong', 'pong']", "no entry twice"),
+        ({"game_sets": {"two": ["pong", "nope"]}}, "game_sets.two[1]", "'nope'", "zaxxon"),
+        ({"experiments": {"single_task": {"games": ["Pong"]}}}, "experiments.single_task.games[0]", "'Pong'", "^[a-z]"),
+        ({"experiments": {"single_task": {"games": ["pongo"]}}}, "experiments.single_task.games[0]", "'pongo'", "pong"),
+        ({"experiments": {"single_task": {"network": "x"}}}, "experiments.single_task.network", "'x'", "net1"),
+        ({"networks": {"dqn": {"channels": [1, 2]}}}, "networks.dqn.channels", "[1, 2]", "at least 3"),
+        ({"dataset": {"envs": 7}}, "dataset.envs", "7", "54000"),
+        ({"evaluation": {"episodes": 100}}, "evaluation.episodes", "100", "evaluation.envs, 32"),
+        ({"recipes": {"kl": {"evaluation_episodes": 5}}}, "recipes.kl.evaluation_episodes", "5", "multiple"),
+        ({"teacher": {"dqn": {"replay_size": 100}}}, "teacher.dqn", "replay_size 100", "<= replay_size"),
+        ({"machine": {"device": "tpu"}}, "machine.device", "'tpu'", "cuda"),
+    ],
+)
+def test_a_refusal_names_key_value_and_what_is_allowed(
+    change: dict[str, Any], key: str, value: str, allowed: str
+) -> None:
+    message = refusal(change)
+    assert message.startswith(f"{key}: ")
+    assert value in message
+    assert allowed in message

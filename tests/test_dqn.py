@@ -1,0 +1,606 @@
+"""DQN: targets, one update, schedules, and whole tiny runs that are repeated, killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from policy_distillation import dqn, training
+from policy_distillation.atari import PROTOCOLS, AtariVector, Episode
+from policy_distillation.checkpoints import RunState, load_agent
+from policy_distillation.dqn import DQN, Learner, exploration, train
+from policy_distillation.evaluate import Evaluation
+from policy_distillation.networks import Agent, Network
+from policy_distillation.replay import Batch, Replay
+
+torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
+
+TINY = Network((4, 4, 4), 16)
+BREAKOUT = {"breakout": [0, 1, 3, 4]}
+SETTINGS = DQN(
+    steps=160,
+    envs=2,
+    replay_size=120,  # smaller than the run, so that it wraps
+    warmup_steps=20,
+    train_every=4,
+    batch_size=4,
+    discount=0.9,
+    n_step=1,
+    double=False,
+    target_update_every=5,
+    optimizer="rmsprop",
+    learning_rate=1e-3,
+    optimizer_epsilon=0.01,
+    epsilon_start=1.0,
+    epsilon_end=0.1,
+    epsilon_decay_steps=100,
+    evaluate_every=40,
+    evaluation_episodes=1,
+)
+EVALUATION = Evaluation(episodes=1, envs=1, epsilon=0.05)
+SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=160)  # 40 steps a game
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch):
+    """Short games; and train() leaves its handler of SIGTERM behind, which pytest should not keep."""
+    monkeypatch.setitem(PROTOCOLS, "short", SHORT)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def run(folder, settings=SETTINGS, games=("breakout",), seed=3, checkpoint_seconds=1e9):
+    train(games, TINY, settings, EVALUATION, "short", seed, folder, "cpu", "float32", checkpoint_seconds)
+    return folder
+
+
+@pytest.fixture
+def fixed_scores(monkeypatch):
+    """Evaluations that cost nothing and return the given scores, one after the other; keeps the agents they saw."""
+    seen = []
+
+    def give(scores):
+        def play(agent, game, *arguments):
+            seen.append({name: tensor.clone() for name, tensor in agent.state_dict().items()})
+            return [Episode(0, 0, 0, scores[(len(seen) - 1) % len(scores)], 1, False)]
+
+        monkeypatch.setattr(dqn, "play_episodes", play)
+        return seen
+
+    return give
+
+
+@pytest.fixture
+def learners(monkeypatch):
+    """The learners that train() makes."""
+    made = []
+
+    class Kept(Learner):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(dqn, "Learner", Kept)
+    return made
+
+
+def same_tensors(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def tensors(path):
+    return load_agent(path)[0].state_dict()
+
+
+def curve(folder):
+    return pd.read_csv(folder / "progress.csv").drop(columns="seconds")
+
+
+# Targets and one update
+
+
+def random_agent(seed, gain=3.0):
+    """An agent whose Q-values spread far enough for the best action to depend on the state."""
+    torch.manual_seed(seed)
+    agent = Agent(TINY, BREAKOUT)
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.mul_(gain)
+    return agent
+
+
+def random_batch(size=32, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    image = (size, 4, 84, 84)
+    return Batch(
+        observations=torch.randint(0, 256, image, generator=rng, dtype=torch.uint8),
+        actions=torch.randint(0, 4, (size,), generator=rng),
+        returns=3 * torch.randn(size, generator=rng),  # errors beyond 1 on both sides
+        discounts=0.9 * (torch.rand(size, generator=rng) < 0.8).float(),
+        next_observations=torch.randint(0, 256, image, generator=rng, dtype=torch.uint8),
+        weights=(torch.rand(size, generator=rng) < 0.8).float(),
+    )
+
+
+def naive_targets(batch, online, target, double):
+    with torch.no_grad():
+        next_q = target(batch.next_observations, "breakout").tolist()
+        chooser = online(batch.next_observations, "breakout").tolist() if double else next_q
+    targets = []
+    for row, values in enumerate(next_q):
+        best = max(range(4), key=lambda action: chooser[row][action])  # noqa: B023
+        targets.append(float(batch.returns[row]) + float(batch.discounts[row]) * values[best])
+    return torch.tensor(targets)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_targets_bootstrap_from_the_target_network(double):
+    learner = Learner(random_agent(0), replace(SETTINGS, double=double), "float32")
+    learner.target = random_agent(1)
+    batch = random_batch()
+    plain = naive_targets(batch, learner.online, learner.target, False)
+    doubled = naive_targets(batch, learner.online, learner.target, True)
+    assert (plain - doubled).abs().max() > 0.01
+    torch.testing.assert_close(learner._targets(batch, "breakout"), doubled if double else plain, rtol=1e-5, atol=1e-5)
+    # Never above the maximum: double Q-learning takes another action's value.
+    assert (doubled <= plain + 1e-5).all()
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_targets_of_sampled_transitions_follow_from_the_play(n_step):
+    """From replay to target against sums over a written-down play with ends of both kinds."""
+    rng = np.random.default_rng(0)
+    times = 40
+    rewards = rng.integers(-1, 2, times).astype(np.float32)
+    terminations, truncations = np.zeros(times, bool), np.zeros(times, bool)
+    terminations[[9, 20, 21]] = True
+    truncations[[14, 30]] = True
+    replay = Replay(100, 1, n_step, 0.9)
+    for time in range(times):
+        observation = np.full((1, 4, 84, 84), time, np.uint8)  # the newest frame tells the time
+        flags = terminations[time : time + 1], truncations[time : time + 1]
+        replay.append(observation, np.array([time % 4]), rewards[time : time + 1], *flags, flags[0] | flags[1])
+    learner = Learner(random_agent(0), replace(SETTINGS, n_step=n_step), "float32")
+    batch = replay.sample(300, rng)
+    sampled = batch.observations[:, -1, 0, 0].tolist()
+    with torch.no_grad():
+        best = learner.target(batch.next_observations, "breakout").max(1).values.tolist()
+    expected, hidden = [], []
+    for row, time in enumerate(sampled):
+        total, bootstraps, known = 0.0, True, True
+        for k in range(n_step):
+            total += 0.9**k * rewards[time + k]
+            if terminations[time + k]:
+                bootstraps = False
+                break
+            if truncations[time + k]:
+                known = False
+                break
+        expected.append(total + (0.9**n_step * best[row] if bootstraps else 0.0))
+        hidden.append(not known)
+        if bootstraps and known:
+            assert batch.next_observations[row, -1, 0, 0] == time + n_step
+    assert 0 < sum(hidden) < 150
+    assert (batch.weights == 0).tolist() == hidden
+    assert batch.actions.tolist() == [time % 4 for time in sampled]
+    known = ~torch.tensor(hidden)
+    targets = learner._targets(batch, "breakout")
+    torch.testing.assert_close(targets[known], torch.tensor(expected)[known], rtol=1e-5, atol=1e-5)
+
+
+def clipped_gradients(agent, batch, targets):
+    """Mnih et al. 2015: the gradient of the squared error with the error term clipped to [-1, 1]."""
+    q_values = agent(batch.observations, "breakout")[torch.arange(len(targets)), batch.actions]
+    errors = (q_values - targets).detach()
+    assert (errors > 1).any()
+    assert (errors < -1).any()
+    surrogate = (batch.weights * errors.clamp(-1, 1) * q_values).sum() / len(targets)
+    return torch.autograd.grad(surrogate, list(agent.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_updates_equal_a_naive_reference(optimizer):
+    """Five updates against autograd and the optimisers' formulas written out, target copies included."""
+    settings = replace(SETTINGS, optimizer=optimizer, learning_rate=0.01, target_update_every=2)
+    learner = Learner(random_agent(0), settings, "float32")
+    naive, target = random_agent(0), random_agent(0)
+    parameters = list(naive.parameters())
+    first = [torch.zeros_like(parameter) for parameter in parameters]
+    second = [torch.zeros_like(parameter) for parameter in parameters]
+    for number in range(1, 6):
+        batch = random_batch(seed=number)
+        targets = naive_targets(batch, naive, target, double=False)
+        gradients = clipped_gradients(naive, batch, targets)
+        with torch.no_grad():
+            q_values = naive(batch.observations, "breakout")[torch.arange(32), batch.actions]
+            error = (q_values - targets).abs()
+            huber = (batch.weights * torch.where(error < 1, error**2 / 2, error - 0.5)).sum() / 32
+            for parameter, gradient, m, v in zip(parameters, gradients, first, second, strict=True):
+                if optimizer == "rmsprop":
+                    m.mul_(0.95).add_(0.05 * gradient)
+                    v.mul_(0.95).add_(0.05 * gradient**2)
+                    parameter -= 0.01 * gradient / ((v - m**2).sqrt() + 0.01)
+                else:
+                    m.mul_(0.9).add_(0.1 * gradient)
+                    v.mul_(0.999).add_(0.001 * gradient**2)
+                    parameter -= 0.01 * (m / (1 - 0.9**number)) / ((v / (1 - 0.999**number)).sqrt() + 0.01)
+        if number % 2 == 0:
+            target.load_state_dict(naive.state_dict())
+        loss, mean_q = learner.update(batch, "breakout")
+        torch.testing.assert_close(loss, huber, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(mean_q, q_values.mean(), rtol=1e-3, atol=1e-4)
+        for mine, reference in zip(learner.online.parameters(), parameters, strict=True):
+            torch.testing.assert_close(mine, reference, rtol=1e-3, atol=1e-4)
+    assert learner.updates == 5
+
+
+def test_a_transition_of_weight_zero_teaches_nothing():
+    batch = random_batch()
+    batch = replace(batch, weights=torch.ones(32).index_fill(0, torch.tensor([4, 9]), 0.0))
+    spoilt = batch.returns.clone()
+    spoilt[[4, 9]] = 1e6
+    other_images = batch.observations.clone()
+    other_images[[4, 9]] = 0
+    agents = []
+    for returns, observations in ((batch.returns, batch.observations), (spoilt, other_images)):
+        learner = Learner(random_agent(0), SETTINGS, "float32")
+        learner.update(replace(batch, returns=returns, observations=observations), "breakout")
+        agents.append(learner.online.state_dict())
+    for name, tensor in agents[0].items():
+        torch.testing.assert_close(tensor, agents[1][name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_target_network_changes_only_every_so_many_updates():
+    learner = Learner(random_agent(0), replace(SETTINGS, target_update_every=3), "float32")
+    expected = learner.online.state_dict()
+    expected = {name: tensor.clone() for name, tensor in expected.items()}
+    for number in range(1, 8):
+        learner.update(random_batch(seed=number), "breakout")
+        if number % 3 == 0:
+            expected = {name: tensor.clone() for name, tensor in learner.online.state_dict().items()}
+        assert same_tensors(learner.target.state_dict(), expected)
+        assert not any(parameter.requires_grad for parameter in learner.target.parameters())
+
+
+def test_exploration_falls_along_a_line_after_the_warm_up():
+    settings = replace(SETTINGS, warmup_steps=50, epsilon_start=1.0, epsilon_end=0.1, epsilon_decay_steps=100)
+    steps = [0, 50, 51, 100, 150, 151, 10_000]
+    expected = [1.0, 1.0, 0.991, 0.55, 0.1, 0.1, 0.1]
+    assert [exploration(step, settings) for step in steps] == pytest.approx(expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_an_update_on_the_gpu_equals_one_on_the_cpu():
+    after = []
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for device in ("cpu", "cuda"):
+            learner = Learner(random_agent(0).to(device), replace(SETTINGS, double=True), "float32")
+            losses = [learner.update(random_batch(seed=number), "breakout")[0].item() for number in range(6)]
+            after.append((losses, [parameter.detach().cpu() for parameter in learner.online.parameters()]))
+    assert after[1][0] == pytest.approx(after[0][0], rel=1e-3)
+    for gpu, cpu in zip(after[1][1], after[0][1], strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=1e-3, atol=1e-4)
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize(
+    ("envs", "train_every", "steps"),
+    [(2, 4, 160), (8, 4, 160), (1, 4, 90), (3, 4, 120), (4, 4, 80), (6, 4, 120)],
+)
+def test_one_update_per_train_every_steps(tmp_path, fixed_scores, learners, envs, train_every, steps):
+    fixed_scores([0.0])
+    warmup = 48
+    settings = replace(SETTINGS, envs=envs, train_every=train_every, steps=steps, warmup_steps=warmup)
+    run(tmp_path, settings)
+    # The multiples of train_every that lie in the steps from the end of the warm-up (one vector step included).
+    first = -(-warmup // envs) * envs - envs
+    expected = len([step for step in range(first + 1, steps + 1) if step % train_every == 0])
+    assert learners[0].updates == expected
+
+
+def test_equal_seeds_give_equal_bits(tmp_path):
+    # Six-step games of learning with everything switched on that draws random numbers.
+    settings = replace(SETTINGS, n_step=3, double=True, epsilon_end=0.3)
+    one = run(tmp_path / "one", settings)
+    torch.rand(5)
+    np.random.rand(5)  # noqa: NPY002 - nothing may depend on global generators
+    other = run(tmp_path / "other", settings)
+    assert same_tensors(tensors(one / "agent.safetensors"), tensors(other / "agent.safetensors"))
+    pd.testing.assert_frame_equal(curve(one), curve(other))
+    third = run(tmp_path / "third", settings, seed=4)
+    assert not same_tensors(tensors(one / "agent.safetensors"), tensors(third / "agent.safetensors"))
+
+
+def test_a_run_leaves_an_agent_a_curve_and_no_state(tmp_path, monkeypatch):
+    made = []
+
+    class Noted(AtariVector):
+        def __init__(self, game, protocol, purpose, *arguments, **options):
+            super().__init__(game, protocol, purpose, *arguments, **options)
+            made.append((game, purpose, self.num_envs))
+
+    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    run(tmp_path, checkpoint_seconds=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.safetensors", "progress.csv", "tensorboard"]
+    agent, metadata = load_agent(tmp_path / "agent.safetensors")
+    assert (agent.network, agent.actions) == (TINY, {"breakout": (0, 1, 3, 4)})
+    assert (metadata["kind"], metadata["steps"], metadata["seed"]) == ("dqn", 160, 3)
+    assert metadata["protocol"]["name"] == "short"
+    table = pd.read_csv(tmp_path / "progress.csv")
+    assert table["step"].tolist() == [40, 80, 120, 160]
+    expected = [exploration(step, SETTINGS) for step in (40, 80, 120, 160)]
+    assert table["epsilon"].tolist() == pytest.approx(expected)
+    assert np.isfinite(table[["loss", "q", "return_breakout", "training_return_breakout"]][1:]).all(axis=None)
+    assert made == [("breakout", "train", 2)]  # life losses end returns and rewards are clipped: in training alone
+
+
+def test_the_best_agent_is_kept_and_ties_go_to_the_later(tmp_path, fixed_scores):
+    seen = fixed_scores([1.0, 5.0, 5.0, 2.0])
+    run(tmp_path)
+    assert len(seen) == 4
+    agent, metadata = load_agent(tmp_path / "agent.safetensors")
+    assert same_tensors(agent.state_dict(), seen[2])
+    assert not same_tensors(agent.state_dict(), seen[1])
+    assert metadata["score"] == 5.0
+    assert curve(tmp_path)["return_breakout"].tolist() == [1.0, 5.0, 5.0, 2.0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="loss is (nan|inf) at step 40"):
+        run(tmp_path, replace(SETTINGS, learning_rate=1e38))
+    assert not (tmp_path / "agent.safetensors").exists()
+
+
+def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_scores, learners):
+    seen = fixed_scores([0.0])
+    replays, turns = [], []
+
+    class Kept(Replay):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            replays.append(self)
+
+    class Noted(AtariVector):
+        def step(self, actions):
+            turns.append(self.game)
+            return super().step(actions)
+
+    monkeypatch.setattr(dqn, "Replay", Kept)
+    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    updated = []
+    update = Learner.update
+    monkeypatch.setattr(
+        Learner, "update", lambda self, batch, game: (updated.append(game), update(self, batch, game))[1]
+    )
+    settings = replace(SETTINGS, envs=4, evaluate_every=80)
+    run(tmp_path, settings, games=("breakout", "freeway"))
+    agent, metadata = load_agent(tmp_path / "agent.safetensors")
+    assert agent.actions == {"breakout": (0, 1, 3, 4), "freeway": (0, 2, 5)}
+    assert set(agent.controllers) == {"breakout", "freeway"}
+    assert metadata["games"] == ["breakout", "freeway"]
+    assert turns == ["breakout", "freeway"] * 20  # 160 steps over all games, four at a time
+    assert [len(replay) for replay in replays] == [80, 80]
+    assert set(updated) == {"breakout", "freeway"}
+    assert abs(updated.count("breakout") - updated.count("freeway")) <= 1
+    table = curve(tmp_path)
+    assert table["step"].tolist() == [80, 160]
+    assert {"return_breakout", "return_freeway"} <= set(table.columns)
+    # Exploration follows each game's own steps, 40 and 80 of them, after a warm-up of 20.
+    assert table["epsilon"].tolist() == pytest.approx([1 - 0.9 * 0.2, 1 - 0.9 * 0.6])
+    for name in ("conv1.weight", "hidden.weight", "controllers.breakout.weight", "controllers.freeway.weight"):
+        assert not torch.equal(seen[0][name], seen[-1][name])
+
+
+# Interruption
+
+CHILD = """
+import itertools, os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import test_dqn
+from policy_distillation import checkpoints, dqn, training
+from policy_distillation.atari import PROTOCOLS
+PROTOCOLS["short"] = test_dqn.SHORT
+{tamper}
+test_dqn.run(Path({folder!r}), checkpoint_seconds={checkpoint_seconds})
+"""
+
+KILLED_AFTER_A_ROW = """
+# One checkpoint, at step 50; then the row of step 80 is written; then the power fails.
+due = itertools.count(1)
+training.Stopwatch.due = lambda self: next(due) == 25
+record = training.Progress.record
+def record_and_die(self, row):
+    record(self, row)
+    if len(self.rows) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+training.Progress.record = record_and_die
+"""
+KILLED_IN_A_CHECKPOINT = """
+# A checkpoint after each vector step; in the 31st, the replay is written and the rest is not.
+saves = itertools.count(1)
+save = checkpoints.RunState.save
+def save_or_die(self, state):
+    if next(saves) == 31:
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(self, state)
+checkpoints.RunState.save = save_or_die
+"""
+TERMINATED = """
+advance = training.Progress.advance
+def advance_and_be_told_to_stop(self, units):
+    advance(self, units)
+    if self._done == 86:
+        os.kill(os.getpid(), signal.SIGTERM)
+training.Progress.advance = advance_and_be_told_to_stop
+"""
+
+
+@pytest.mark.parametrize(
+    ("tamper", "checkpoint_seconds", "exit_code", "saved_at"),
+    [
+        (KILLED_AFTER_A_ROW, 0, -signal.SIGKILL, 50),
+        (KILLED_IN_A_CHECKPOINT, 0, -signal.SIGKILL, 60),
+        (TERMINATED, 1e9, 143, 86),
+    ],
+    ids=["killed after a row", "killed in a checkpoint", "terminated"],
+)
+def test_a_run_that_was_stopped_goes_on(
+    tmp_path, capsys, learners, monkeypatch, tamper, checkpoint_seconds, exit_code, saved_at
+):
+    code = CHILD.format(
+        tests=str(Path(__file__).parent), tamper=tamper, folder=str(tmp_path), checkpoint_seconds=checkpoint_seconds
+    )
+    package = Path(dqn.__file__).parents[1]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(package)}
+    child = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert child.returncode == exit_code, child.stderr
+    assert not (tmp_path / "agent.safetensors").exists()
+    assert (tmp_path / "state" / "state.pt").exists()
+
+    replays = []
+    load = Replay.load
+
+    def noted(self, path):
+        load(self, path)
+        replays.append(len(self))
+
+    monkeypatch.setattr(Replay, "load", noted)
+    run(tmp_path)
+    assert f"resuming at step {saved_at} of 160" in capsys.readouterr().out
+    assert replays == [saved_at]
+    table = pd.read_csv(tmp_path / "progress.csv")
+    assert table["step"].tolist() == [40, 80, 120, 160]
+    assert table["seconds"].is_monotonic_increasing
+    assert learners[0].updates == (160 // 4) - (18 // 4)  # as many as without the interruption
+    assert load_agent(tmp_path / "agent.safetensors")[1]["steps"] == 160
+    assert not (tmp_path / "state").exists()
+
+
+def stop_at(monkeypatch, step):
+    """SIGTERM arrives in the first run while it makes this step."""
+    advance = training.Progress.advance
+
+    def noted(self, units):
+        advance(self, units)
+        if self._done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training.Progress, "advance", noted)
+
+
+def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_scores):
+    """Networks, optimiser, counters, best snapshot, replay and random state as they were."""
+    seen = fixed_scores([9.0, 1.0, 2.0, 3.0])
+    made = []
+
+    class Kept(Replay):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(dqn, "Replay", Kept)
+    states = []
+    monkeypatch.setattr(dqn, "restore_generator", lambda rng, state: states.append(state))
+    stop_at(monkeypatch, 90)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path)
+    assert stopped.value.code == 143
+    names = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert names == ["replay-breakout-90.h5", "state.pt"]
+    saved = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
+    before = learners[0]
+
+    at_resumption = []
+    epsilon_greedy = dqn.epsilon_greedy
+
+    def snapshot(*arguments):
+        if not at_resumption:
+            learner, replay = learners[-1], made[-1]
+            optimizer = learner.optimizer.state_dict()["state"]
+            at_resumption.append(
+                SimpleNamespace(
+                    online={name: tensor.clone() for name, tensor in learner.online.state_dict().items()},
+                    target={name: tensor.clone() for name, tensor in learner.target.state_dict().items()},
+                    squares=[values["square_avg"].clone() for values in optimizer.values()],
+                    updates=learner.updates,
+                    length=len(replay),
+                    frames=replay.frames[: len(replay)].clone(),
+                    epsilon=arguments[1],
+                )
+            )
+        return epsilon_greedy(*arguments)
+
+    monkeypatch.setattr(dqn, "epsilon_greedy", snapshot)
+    run(tmp_path)
+    (after,) = at_resumption
+    assert same_tensors(after.online, before.online.state_dict())
+    assert same_tensors(after.target, before.target.state_dict())
+    assert not same_tensors(after.online, after.target)
+    squares = [values["square_avg"] for values in before.optimizer.state_dict()["state"].values()]
+    assert len(squares) > 0
+    assert all(torch.equal(one, other) for one, other in zip(squares, after.squares, strict=True))
+    assert after.updates == before.updates > 0
+    assert after.epsilon == exploration(90, SETTINGS)
+    assert after.length == 90
+    assert torch.equal(after.frames, made[0].frames[:90])
+    assert states == [saved["rng"]]
+    assert same_tensors(tensors(tmp_path / "agent.safetensors"), seen[0])  # the best came before the interruption
+
+
+def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch, fixed_scores):
+    fixed_scores([0.0])
+    seeds = []
+
+    class Noted(AtariVector):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            seeds.append(set(self.seeds.tolist()))
+
+    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    stop_at(monkeypatch, 90)
+    with pytest.raises(SystemExit):
+        run(tmp_path)
+    run(tmp_path)
+    assert len(seeds) == 2
+    assert not seeds[0] & seeds[1]
+
+
+def test_other_settings_start_afresh(tmp_path, monkeypatch, capsys, fixed_scores):
+    fixed_scores([0.0])
+    stop_at(monkeypatch, 90)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "one")
+    run(tmp_path / "one", replace(SETTINGS, learning_rate=2e-3))
+    output = capsys.readouterr().out
+    assert "starting afresh" in output
+    assert "resuming" not in output
+    run(tmp_path / "other", replace(SETTINGS, learning_rate=2e-3))
+    ends = [tensors(tmp_path / name / "agent.safetensors") for name in ("one", "other")]
+    assert same_tensors(*ends)
+
+
+def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, monkeypatch, fixed_scores):
+    """Where updates are rarer than steps, an evaluation may come before the resumed run's first update."""
+    fixed_scores([0.0])
+    settings = replace(SETTINGS, envs=1, steps=161)
+    stop_at(monkeypatch, 160)
+    with pytest.raises(SystemExit):
+        run(tmp_path, settings)
+    run(tmp_path, settings)
+    assert curve(tmp_path)["step"].tolist() == [40, 80, 120, 160, 161]
+    assert RunState(tmp_path / "state", {}).load() is None

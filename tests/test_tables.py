@@ -1,0 +1,98 @@
+"""Tables and figures: the paper's arithmetic, empty cells instead of nonsense, files that read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from policy_distillation.figures import learning_curves, relative_scores, save_figure
+from policy_distillation.tables import MEAN_ROW, single_task_table, write_table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = pd.read_csv(ROOT / "resources/paper_results.csv")
+GAMES = ["breakout", "freeway", "pong", "qbert"]
+RECIPES = ["mse", "nll", "kl"]
+
+
+def papers_own_table() -> pd.DataFrame:
+    """The table made from the paper's scores, as if each were a single episode."""
+    score = PAPER.set_index(["game", "agent"])["score"]
+    teachers = {game: np.array([score[game, "dqn"]]) for game in GAMES}
+    students = {(game, recipe): [np.array([score[game, recipe]])] for game in GAMES for recipe in RECIPES}
+    return single_task_table(teachers, students, PAPER)
+
+
+def test_the_papers_scores_give_the_papers_percentages() -> None:
+    table = papers_own_table()
+    for recipe in RECIPES:
+        # Printed scores are rounded to 0.1, and Pong's is 16.2: so are percentages, to 0.4 there.
+        assert np.allclose(table[f"{recipe}_percent"][:4], table[f"{recipe}_percent_paper"][:4], atol=0.5)
+        assert np.allclose(table[recipe][:4], table[f"{recipe}_paper"][:4])
+    mean = table.iloc[-1]
+    assert mean["game"] == MEAN_ROW
+    published = [mean[f"{recipe}_percent_paper"] for recipe in RECIPES]
+    # Of the printed percentages; of the printed scores the last is 111.2, because Pong's 16.3 / 16.2 is 100.6.
+    assert np.allclose(published, [78.96, 102.46, 111.27], atol=0.005)
+    assert (table["note"] == "").all()
+
+
+def test_a_teacher_without_a_positive_score_leaves_its_ratios_empty_and_says_why() -> None:
+    teachers = {"pong": np.array([-20.0, -21.0]), "breakout": np.array([10.0])}
+    students = {("pong", "kl"): [np.array([-19.0])], ("breakout", "kl"): [np.array([5.0])]}
+    table = single_task_table(teachers, students, PAPER).set_index("game")
+    assert table.loc["pong", "kl"] == -19.0
+    assert table.loc["pong", ["kl_percent", "kl_low", "kl_high"]].isna().all()
+    assert "not positive" in table.loc["pong", "note"]
+    assert table.loc["breakout", "kl_percent"] == 50.0
+    assert np.isnan(table.loc[MEAN_ROW, "kl_percent"])
+    assert "no geometric mean for kl" in table.loc[MEAN_ROW, "note"]
+    assert table.loc[MEAN_ROW, "kl_percent_paper"] == pytest.approx((100.9 * 94.7) ** 0.5)
+
+
+def test_seeds_weigh_equally_and_unpublished_cells_stay_empty() -> None:
+    students = {("seaquest", "kl_tau1"): [np.array([10.0, 10.0, 10.0]), np.array([20.0])]}
+    table = single_task_table({"seaquest": np.array([30.0])}, students, PAPER)
+    assert table["kl_tau1"][0] == 15.0
+    assert table["kl_tau1_percent"][0] == 50.0
+    assert np.isnan(table["dqn_paper"][0])
+    assert np.isnan(table["kl_tau1_percent_paper"][0])
+
+
+def test_written_files_say_the_same(tmp_path: Path) -> None:
+    table = papers_own_table()
+    write_table(table, RECIPES, "Single-task distillation", tmp_path / "table.csv")
+    assert np.allclose(pd.read_csv(tmp_path / "table.csv")["kl"][:4], table["kl"][:4])
+    markdown, latex, html = ((tmp_path / f"table.{suffix}").read_text() for suffix in ("md", "tex", "html"))
+    assert len(markdown.splitlines()) == 2 + 5
+    for text in (markdown, html):
+        assert "7,112.8: 155.0 [155.0, 155.0]" in text
+        assert "nan" not in text
+    assert latex.count(r"\\") == 6
+    assert r"KL \% of DQN" in latex
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.html", "table.md", "table.tex"]
+
+
+def test_figure_bars_marks_and_missing_values(tmp_path: Path) -> None:
+    table = papers_own_table()
+    table.loc[2, ["kl_percent", "kl_low", "kl_high"]] = np.nan
+    figure = relative_scores(table, RECIPES)
+    axes = figure.axes[0]
+    heights = np.array([bar.get_height() for bar in axes.patches]).reshape(3, 5)
+    assert np.allclose(heights[0], table["mse_percent"])
+    assert heights[2, 2] == 0
+    assert [text.get_text() for text in axes.texts] == ["n/a"]
+    marks = [line.get_ydata() for line in axes.lines if line.get_marker() == "D"]
+    assert np.allclose(marks, [table[f"{recipe}_percent_paper"] for recipe in RECIPES])
+    save_figure(figure, tmp_path / "figure.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png"]
+
+
+def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:
+    rows = pd.DataFrame({"update": [1, 2], "return_pong": [3.0, 4.0]})
+    figure = learning_curves({"pong": {"KL": rows, "MSE": rows}}, "update", {"pong": 5.0})
+    lines = figure.axes[0].lines
+    assert [line.get_label() for line in lines] == ["KL", "MSE", "teacher"]
+    assert lines[0].get_ydata().tolist() == [3.0, 4.0]
+    assert lines[2].get_ydata() == [5.0, 5.0]
