@@ -1,5 +1,6 @@
 """DQN: targets, one update, schedules, and whole tiny runs that are repeated, killed and resumed."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 import torch
 from policy_distillation import dqn, training
 from policy_distillation.atari import PROTOCOLS, AtariVector, Episode
-from policy_distillation.checkpoints import RunState, load_agent
+from policy_distillation.checkpoints import load_agent
 from policy_distillation.dqn import DQN, Learner, exploration, train
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
@@ -96,6 +97,11 @@ def same_tensors(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def close_tensors(one, other):
+    """Equal but for the last bit, which folding the input scaling into a saved agent may change."""
+    return one.keys() == other.keys() and all(torch.allclose(one[n], other[n], rtol=1e-6, atol=1e-9) for n in one)
+
+
 def tensors(path):
     return load_agent(path)[0].state_dict()
 
@@ -136,7 +142,7 @@ def naive_targets(batch, online, target, double):
         chooser = online(batch.next_observations, "breakout").tolist() if double else next_q
     targets = []
     for row, values in enumerate(next_q):
-        best = max(range(4), key=lambda action: chooser[row][action])  # noqa: B023
+        best = max(range(4), key=lambda action: chooser[row][action])
         targets.append(float(batch.returns[row]) + float(batch.discounts[row]) * values[best])
     return torch.tensor(targets)
 
@@ -172,7 +178,7 @@ def test_targets_of_sampled_transitions_follow_from_the_play(n_step):
     batch = replay.sample(300, rng)
     sampled = batch.observations[:, -1, 0, 0].tolist()
     with torch.no_grad():
-        best = learner.target(batch.next_observations, "breakout").max(1).values.tolist()
+        best = learner.target(batch.next_observations, "breakout").amax(1).tolist()
     expected, hidden = [], []
     for row, time in enumerate(sampled):
         total, bootstraps, known = 0.0, True, True
@@ -310,8 +316,7 @@ def test_one_update_per_train_every_steps(tmp_path, fixed_scores, learners, envs
 
 
 def test_equal_seeds_give_equal_bits(tmp_path):
-    # Six-step games of learning with everything switched on that draws random numbers.
-    settings = replace(SETTINGS, n_step=3, double=True, epsilon_end=0.3)
+    settings = replace(SETTINGS, n_step=3, double=True, evaluate_every=80)
     one = run(tmp_path / "one", settings)
     torch.rand(5)
     np.random.rand(5)  # noqa: NPY002 - nothing may depend on global generators
@@ -350,14 +355,14 @@ def test_the_best_agent_is_kept_and_ties_go_to_the_later(tmp_path, fixed_scores)
     run(tmp_path)
     assert len(seen) == 4
     agent, metadata = load_agent(tmp_path / "agent.safetensors")
-    assert same_tensors(agent.state_dict(), seen[2])
-    assert not same_tensors(agent.state_dict(), seen[1])
+    assert close_tensors(agent.state_dict(), seen[2])
+    assert not close_tensors(seen[1], seen[2])
     assert metadata["score"] == 5.0
     assert curve(tmp_path)["return_breakout"].tolist() == [1.0, 5.0, 5.0, 2.0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="loss is (nan|inf) at step 40"):
+    with pytest.raises(FloatingPointError, match=r"loss is (nan|inf) at step 40"):
         run(tmp_path, replace(SETTINGS, learning_rate=1e38))
     assert not (tmp_path / "agent.safetensors").exists()
 
@@ -491,8 +496,8 @@ def test_a_run_that_was_stopped_goes_on(
     assert not (tmp_path / "state").exists()
 
 
-def stop_at(monkeypatch, step):
-    """SIGTERM arrives in the first run while it makes this step."""
+def interrupted_at(step, folder, settings=SETTINGS):
+    """A run that SIGTERM reaches while it makes this step; returns its exit code."""
     advance = training.Progress.advance
 
     def noted(self, units):
@@ -500,7 +505,14 @@ def stop_at(monkeypatch, step):
         if self._done == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.Progress, "advance", noted)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.Progress, "advance", noted)
+        try:
+            run(folder, settings)
+        except SystemExit as stop:  # its traceback holds the run, and with it the lock: let go of it
+            code = stop.code
+    gc.collect()
+    return code
 
 
 def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_scores):
@@ -516,12 +528,8 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     monkeypatch.setattr(dqn, "Replay", Kept)
     states = []
     monkeypatch.setattr(dqn, "restore_generator", lambda rng, state: states.append(state))
-    stop_at(monkeypatch, 90)
-    with pytest.raises(SystemExit) as stopped:
-        run(tmp_path)
-    assert stopped.value.code == 143
-    names = sorted(path.name for path in (tmp_path / "state").iterdir())
-    assert names == ["replay-breakout-90.h5", "state.pt"]
+    assert interrupted_at(90, tmp_path) == 143
+    assert [path.name for path in (tmp_path / "state").glob("*.h5")] == ["replay-breakout-90.h5"]
     saved = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
     before = learners[0]
 
@@ -559,7 +567,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     assert after.length == 90
     assert torch.equal(after.frames, made[0].frames[:90])
     assert states == [saved["rng"]]
-    assert same_tensors(tensors(tmp_path / "agent.safetensors"), seen[0])  # the best came before the interruption
+    assert close_tensors(tensors(tmp_path / "agent.safetensors"), seen[0])  # the best came before the interruption
 
 
 def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch, fixed_scores):
@@ -572,19 +580,15 @@ def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch
             seeds.append(set(self.seeds.tolist()))
 
     monkeypatch.setattr(dqn, "AtariVector", Noted)
-    stop_at(monkeypatch, 90)
-    with pytest.raises(SystemExit):
-        run(tmp_path)
+    interrupted_at(90, tmp_path)
     run(tmp_path)
     assert len(seeds) == 2
     assert not seeds[0] & seeds[1]
 
 
-def test_other_settings_start_afresh(tmp_path, monkeypatch, capsys, fixed_scores):
+def test_other_settings_start_afresh(tmp_path, capsys, fixed_scores):
     fixed_scores([0.0])
-    stop_at(monkeypatch, 90)
-    with pytest.raises(SystemExit):
-        run(tmp_path / "one")
+    interrupted_at(90, tmp_path / "one")
     run(tmp_path / "one", replace(SETTINGS, learning_rate=2e-3))
     output = capsys.readouterr().out
     assert "starting afresh" in output
@@ -594,13 +598,10 @@ def test_other_settings_start_afresh(tmp_path, monkeypatch, capsys, fixed_scores
     assert same_tensors(*ends)
 
 
-def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, monkeypatch, fixed_scores):
+def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, fixed_scores):
     """Where updates are rarer than steps, an evaluation may come before the resumed run's first update."""
     fixed_scores([0.0])
     settings = replace(SETTINGS, envs=1, steps=161)
-    stop_at(monkeypatch, 160)
-    with pytest.raises(SystemExit):
-        run(tmp_path, settings)
+    interrupted_at(160, tmp_path, settings)
     run(tmp_path, settings)
     assert curve(tmp_path)["step"].tolist() == [40, 80, 120, 160, 161]
-    assert RunState(tmp_path / "state", {}).load() is None

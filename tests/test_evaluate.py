@@ -1,6 +1,7 @@
 """Scores: every slot plays the same number of whole games, unclipped, from the starts asked for."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -31,9 +32,9 @@ class Chooser:
 class ScriptedVector:
     """A vector environment whose slots play games of given lengths, over and over, earning ``reward`` every step."""
 
-    lengths = [[1]]
+    lengths: ClassVar = [[1]]
     reward = 7.0
-    made = []
+    made: ClassVar = []
 
     def __init__(self, game, protocol, purpose, num_envs, seed, num_threads=0):
         self.purpose, self.slots, self.closed = purpose, num_envs, False
@@ -152,7 +153,7 @@ def test_a_game_that_the_agent_does_not_play_is_refused():
 def test_foreign_action_ids_are_refused():
     # As many actions as Breakout has, but LEFT and RIGHT swapped.
     agent = Agent(TINY, {"breakout": [0, 1, 4, 3]})
-    with pytest.raises(ValueError, match="the agent's actions .* are not the protocol's"):
+    with pytest.raises(ValueError, match=r"the agent's actions .* are not the protocol's"):
         play_episodes(agent, "breakout", "paper2015", Evaluation(1, 1, 0.0), seed=0)
 
 
@@ -167,7 +168,7 @@ def test_a_teacher_with_another_game_or_other_actions_is_refused(scripted, actio
 class RecordingVector(AtariVector):
     """The real environment, remembering the actions that it was given."""
 
-    made = []
+    made: ClassVar = []
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)

@@ -117,6 +117,13 @@ def test_samples_are_what_was_appended(seed, slots, n_step, spare, steps, ends):
         fill(replay, game, 1, log)
 
 
+def test_a_game_longer_than_a_byte_can_count():
+    rng = np.random.default_rng(0)
+    replay, game, log = Replay(24, 2, 1, DISCOUNT), Game(2, rng, ends=0, lives=0, caps=0), []
+    fill(replay, game, 264, log)
+    assert_batch_is_right(replay.sample(60, rng), log, 1)
+
+
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_samples_of_the_real_emulator(n_step):
     protocol = replace(PROTOCOLS["paper2015"], max_episode_frames=300)
@@ -273,6 +280,7 @@ def test_save_and_load(tmp_path, steps, larger):
     fill(replay, game, steps, log)
     replay.save(tmp_path / "replay.h5")
     loaded = Replay((20 + larger) * slots, slots, n_step, DISCOUNT)
+    fill(loaded, Game(slots, rng, ends=0, caps=0), larger, [])  # what was there before is forgotten
     loaded.load(tmp_path / "replay.h5")
     assert len(loaded) == len(replay)
     if not log:

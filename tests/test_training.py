@@ -20,6 +20,7 @@ from policy_distillation.training import (
     StopSignal,
     Stopwatch,
     generator_state,
+    logging_to,
     make_optimizer,
     prepare_process,
     restore_generator,
@@ -222,3 +223,18 @@ def test_prepare_process_seeds_torch():
         assert torch.get_num_threads() == threads
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_a_jobs_log_gets_its_output_and_its_traceback(tmp_path, capsys):
+    with logging_to(tmp_path / "logs" / "job.log"):
+        print("fine")
+    with pytest.raises(SystemExit) as stopped, logging_to(tmp_path / "logs" / "job.log"):
+        raise ValueError("the one line")
+    assert stopped.value.code == 1
+    text = (tmp_path / "logs" / "job.log").read_text()
+    assert text.startswith("fine\n")  # a rerun appends
+    assert "Traceback" in text
+    assert capsys.readouterr() == ("", "ValueError: the one line\n")
+    with pytest.raises(SystemExit) as stopped, logging_to(tmp_path / "logs" / "job.log"):
+        raise Interrupted(143)
+    assert stopped.value.code == 143  # an orderly stop is no failure

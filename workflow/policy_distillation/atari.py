@@ -182,6 +182,7 @@ class AtariVector:
         observations: NDArray[np.uint8]
         observations, info = self._env.reset(seed=self.seeds)
         self._episode_frames = info["episode_frame_number"].copy()
+        self._lives = info["lives"].copy()
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._finished = np.zeros(self.num_envs, np.int64)
@@ -193,8 +194,11 @@ class AtariVector:
         frames = info["episode_frame_number"]
         # A life lost and a game over both report `terminated`, and games without lives always report 0 of them. What
         # tells them apart is the emulator's own frame count, which starts again only with a new game.
-        episode_ends = frames <= self._episode_frames
-        self._episode_frames = frames.copy()
+        episode_ends = truncations | (frames <= self._episode_frames)
+        # ale-py does not report a truncation that falls on the loss of a life.
+        at_cap = (self._lengths + 1) * FRAME_SKIP >= self.protocol.max_episode_frames
+        truncations = truncations | (episode_ends & at_cap & (self._lives > 1))
+        self._episode_frames, self._lives = frames.copy(), info["lives"].copy()
         self._returns += rewards
         self._lengths += 1
         episodes = []

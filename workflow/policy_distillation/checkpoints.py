@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from .locks import hold_lock
 from .networks import Agent, Network
@@ -62,20 +64,26 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
 
     ``metadata``: anything that JSON can hold: protocol, settings, seed, steps, software.
     """
-    header = {
+    header: dict[str, Any] = {
         **metadata,
         "format": FORMAT,
         "network": asdict(agent.network),
         "actions": {game: list(ids) for game, ids in agent.actions.items()},
     }
-    folded = Agent(agent.network, agent.actions)
-    folded.load_state_dict(agent.state_dict())
-    folded.shift.copy_(agent.shift)
-    folded.scale.copy_(agent.scale)
+    folded = copy.deepcopy(agent).cpu()
     folded.fold_input_scaling()
     tensors = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
+    header["digest"] = _tensors_digest(tensors)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {KEY: json.dumps(header, sort_keys=True)})
+
+
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: a safetensors file, but not an agent of this project")
     try:
         metadata = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"{path}: its metadata is not JSON") from None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: its format is not {FORMAT}")
@@ -103,7 +111,7 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
     metadata = read_metadata(path)
     try:
         sizes = metadata["network"]
-        network = Network(tuple(sizes["channels"]), sizes["hidden"], sizes["controller"])
+        network = Network(sizes["channels"], sizes["hidden"], sizes["controller"])
         actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
         widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
         if len(network.channels) != 3 or not all(isinstance(w, int) and 0 < w <= LARGEST_LAYER for w in widths):
@@ -111,15 +119,24 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
         if not actions or not all(0 < len(ids) <= 18 for ids in actions.values()):
             raise ValueError("every game needs 1 to 18 actions")
         with safetensors.safe_open(path, "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+            types = {part.get_dtype() for part in slices.values()}
         with torch.device("meta"):  # compare shapes before any memory is asked for
             expected = {name: tuple(tensor.shape) for name, tensor in Agent(network, actions).state_dict().items()}
         if shapes != expected:
             wrong = sorted(set(shapes.items()) ^ set(expected.items()))[0]
-            raise ValueError(f"tensor {wrong[0]} {wrong[1]} does not fit the declared network")
+            raise ValueError(f"tensor {wrong[0]!r} {wrong[1]} does not fit the declared network")
+        if not types <= {"F32", "F16"}:
+            raise ValueError(f"tensors of type {', '.join(sorted(types))}; allowed: F32, F16")
+        tensors = safetensors.torch.load_file(path)
+        if _tensors_digest(tensors) != metadata["digest"]:
+            raise ValueError("its weights are not those that were saved")
         agent = Agent(network, actions)
-        agent.load_state_dict(safetensors.torch.load_file(path))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
+        agent.load_state_dict(tensors)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
+    except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return agent.to(device).eval(), metadata
 
@@ -151,7 +168,7 @@ class RunState:
         except Exception as error:  # torch reports damage in many ways; none of them is worth a lost night
             print(f"{path}: unreadable ({type(error).__name__}); starting afresh", flush=True)
             return None
-        if state.get("fingerprint") != self._fingerprint:
+        if not isinstance(state, dict) or state.get("fingerprint") != self._fingerprint:
             print(f"{path}: made under other settings; starting afresh", flush=True)
             return None
         return state

@@ -114,7 +114,9 @@ def distill(
     optimizer = make_optimizer(recipe.optimizer, student.parameters(), recipe.learning_rate, recipe.optimizer_epsilon)
     loss_function = make_loss(recipe.loss, recipe.temperature)
     rng = np.random.default_rng(stream(seed, "distillation"))
-    windows = {game: Window(part, min(recipe.window_hours, hours)) for game, part in first.items()}
+    span = min(recipe.window_hours, hours)
+    oldest = max(0, update // updates_per_hour - span + 1)  # hour that the windows start with
+    windows = {game: Window(part, span, oldest) for game, part in first.items()}
     rows: list[dict[str, float]] = []
     sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
     if saved:
@@ -127,7 +129,7 @@ def distill(
 
     progress = Progress(total, "update", folder / "progress.csv", rows, update)
     stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
-    loaded = max(0, update // updates_per_hour - recipe.window_hours + 1) - 1  # newest hour in the windows
+    loaded = oldest - 1  # newest hour in the windows
     current = first
     while update < total:
         while loaded < update // updates_per_hour:

@@ -209,6 +209,7 @@ def train(
     observations = {game: env.reset() for game, env in envs.items()}
     recent: dict[str, deque[float]] = {game: deque(maxlen=100) for game in games}
     loss = mean_q = torch.tensor(float("nan"))
+    updates_before = learner.updates
     vector_step = step // settings.envs
     while step < settings.steps:
         game = games[vector_step % len(games)]
@@ -235,7 +236,7 @@ def train(
                 loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
 
         if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
-            if learner.updates and not torch.isfinite(loss):
+            if learner.updates > updates_before and not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
             row = {"epsilon": exploration(step // len(games), settings), "loss": loss.item(), "q": mean_q.item()}
             scores = {}

@@ -57,7 +57,8 @@ def play_episodes(
     if rest:
         raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
     env = AtariVector(game, PROTOCOLS[protocol], "play", evaluation.envs, seed, num_threads)
-    _check_actions(agent, game, env.action_ids)
+    for player in (agent, teacher) if teacher else (agent,):
+        _check_actions(player, game, env.action_ids)
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     slots = evaluation.envs
     lead = rng.integers(1, evaluation.teacher_steps + 1, slots) if from_teacher else np.zeros(slots, np.int64)

@@ -32,6 +32,9 @@ class Network:
     controller: int | None = None
     """Units of each game's own hidden layer; None: a game owns its output layer alone."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(self.channels))  # YAML and JSON have lists alone
+
 
 class Agent(nn.Module):
     """Observations in, one Q-value (or logit) per action of the chosen game out.
@@ -88,6 +91,8 @@ class Agent(nn.Module):
     @torch.no_grad()
     def fold_input_scaling(self) -> None:
         """Rewrite the first layer so that the same outputs come from inputs scaled by 1/255."""
+        if self.shift == 0 and self.scale == torch.tensor(1.0 / 255.0):
+            return  # to the bit
         weight, bias = self._scaled_first_layer()
         self.shift.fill_(0.0)
         self.scale.fill_(1.0 / 255.0)

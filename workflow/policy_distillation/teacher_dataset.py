@@ -11,13 +11,15 @@ of times, so a student can read a part hour by hour::
     truncations   (times, slots) bool             the frame cap ended it
     episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
 
-Attributes: schema, game, protocol, action_ids, part, hours, teacher (digest of its file), settings, software, digest.
+Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, software. The first
+line of the file names the format, the second the SHA-256 of what follows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,8 @@ from .replay import PIXELS, gather_stacks
 from .training import select_device, software, stream
 
 SCHEMA = "policy_distillation.teacher_dataset/1"
+USER_BLOCK = 512
+"""Bytes before the HDF5 data: format and digest, in plain text."""
 CHUNK = 64
 """Times per chunk: consecutive frames of one slot compress eighty times together, one alone ten times."""
 STEP_ARRAYS = {"q_values": "f4", "actions": "u1", "rewards": "f4", "terminations": "b1", "truncations": "b1"}
@@ -94,96 +98,97 @@ def dump_part(
     rng = np.random.default_rng(stream(seed, "exploration", game, part))
     slots = settings.envs
     times = settings.hours_per_part * settings.steps_per_hour // slots
-    arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items() if name != "q_values"}
+    arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
     arrays["q_values"] = np.zeros((times, slots, len(env.action_ids)), np.float32)
-    finished: list[dict[str, Any]] = []
-    starts = np.zeros(slots, np.int64)
-    returns = np.zeros(slots)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        frames = file.create_dataset(
-            "frames",
-            (times, slots, SIDE, SIDE),
-            "u1",
-            chunks=(min(CHUNK, times), 1, SIDE, SIDE),
-            **hdf5plugin.Zstd(clevel=3),
-        )
-        block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
-        # Labels are for ever, so the teacher answers in float32.
-        for time, transition in zip(range(times), rollout(teacher, env, settings.epsilon, rng), strict=False):
-            step = transition.step
-            block[time % CHUNK] = transition.observations[:, -1]
-            arrays["q_values"][time] = transition.q_values
-            arrays["actions"][time] = transition.actions
-            arrays["rewards"][time] = step.rewards
-            arrays["terminations"][time] = step.terminations
-            arrays["truncations"][time] = step.truncations
-            returns += step.rewards
-            for episode in step.episodes:
-                slot = episode.slot
-                finished.append(_episode_row(slot, starts[slot], time + 1, episode.seed, returns[slot], True))
-                starts[slot], returns[slot] = time + 1, 0
-            if (time + 1) % CHUNK == 0 or time + 1 == times:
-                first = time // CHUNK * CHUNK
-                frames[first : time + 1] = block[: time + 1 - first]
-            if (time + 1) % max(1, times // 10) == 0:
-                print(f"step {(time + 1) * slots:>9,} of {times * slots:,}  games {len(finished):,}", flush=True)
-        for slot in range(slots):  # games that the end of the part cuts
-            if starts[slot] < times:
-                finished.append(_episode_row(slot, starts[slot], times, int(env.seeds[slot]), returns[slot], False))
-        env.close()
-        for name, values in arrays.items():
-            file[name] = values
-        finished.sort(key=lambda row: (row["slot"], row["start"]))
-        numbers: dict[int, int] = {}
-        for row in finished:
-            row["number"] = numbers[row["slot"]] = numbers.get(row["slot"], -1) + 1
-        for name, dtype in EPISODE_FIELDS.items():
-            file[f"episodes/{name}"] = np.array([row[name] for row in finished], dtype)
-        file.attrs["schema"] = SCHEMA
-        file.attrs["game"] = game
-        file.attrs["protocol"] = json.dumps(asdict(PROTOCOLS[protocol]))
-        file.attrs["action_ids"] = env.action_ids
-        file.attrs["part"] = part
-        file.attrs["hours"] = settings.hours_per_part
-        file.attrs["seed"] = seed
-        file.attrs["teacher"] = file_digest(teacher_path)
-        file.attrs["settings"] = json.dumps(asdict(settings))
-        file.attrs["software"] = json.dumps(software())
-        file.attrs["digest"] = content_digest(file)
-        file.flush()
-
-
-def _episode_row(slot: int, start: int, end: int, seed: int, total: float, complete: bool) -> dict[str, Any]:
-    return {
-        "slot": slot,
-        "start": int(start),
-        "length": int(end - start),
+    attributes = {
+        "game": game,
+        "protocol": json.dumps(asdict(PROTOCOLS[protocol])),
+        "action_ids": env.action_ids,
+        "part": part,
+        "hours": settings.hours_per_part,
         "seed": seed,
-        "return": float(total),
-        "complete": complete,
+        "teacher": file_digest(teacher_path),
+        "settings": json.dumps(asdict(settings)),
+        "software": json.dumps(software()),
+    }
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
+            frames = file.create_dataset(
+                "frames",
+                (times, slots, SIDE, SIDE),
+                "u1",
+                chunks=(min(CHUNK, times), 1, SIDE, SIDE),
+                **hdf5plugin.Zstd(clevel=3),
+            )
+            block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
+            # Labels are for ever, so the teacher answers in float32.
+            for time, transition in zip(range(times), rollout(teacher, env, settings.epsilon, rng), strict=False):
+                block[time % CHUNK] = transition.observations[:, -1]
+                arrays["q_values"][time] = transition.q_values
+                arrays["actions"][time] = transition.actions
+                arrays["rewards"][time] = transition.step.rewards
+                arrays["terminations"][time] = transition.step.terminations
+                arrays["truncations"][time] = transition.step.truncations
+                if (time + 1) % CHUNK == 0 or time + 1 == times:
+                    first = time // CHUNK * CHUNK
+                    frames[first : time + 1] = block[: time + 1 - first]
+                if (time + 1) % max(1, times // 10) == 0:
+                    print(f"step {(time + 1) * slots:>9,} of {times * slots:,}", flush=True)
+            for name, values in arrays.items():
+                file[name] = values
+            for name, values in _episodes(arrays, env.seeds).items():
+                file[f"episodes/{name}"] = values
+            file.attrs.update(attributes)
+        seal(temporary)
+    env.close()
+
+
+def _episodes(arrays: Mapping[str, NDArray[Any]], seeds: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The table of games, the last of each slot cut by the end of the part unless it ended just there."""
+    ends = arrays["terminations"] | arrays["truncations"]
+    times, slots = ends.shape
+    rows = []
+    for slot in range(slots):
+        last = np.flatnonzero(ends[:, slot])
+        starts = [0, *(last + 1)]
+        stops = [*(last + 1), times]
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            if start < stop:
+                total = float(arrays["rewards"][start:stop, slot].sum(dtype=np.float64))
+                rows.append((slot, start, stop - start, seeds[slot], number, total, number < len(last)))
+    columns = zip(*rows, strict=True)
+    return {
+        name: np.array(column, dtype) for (name, dtype), column in zip(EPISODE_FIELDS.items(), columns, strict=True)
     }
 
 
-def content_digest(file: h5py.File) -> str:
-    """SHA-256 over names, shapes, types, attributes and stored bytes. Compressed chunks are hashed as they lie on disk,
-    so that checking ten hours of play reads 50 MB, not 3.8 GB."""
-    digest = hashlib.sha256()
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    for name in sorted(names):
-        array = file[name]
-        digest.update(f"{name} {array.shape} {array.dtype}".encode())
-        if array.chunks is None:
-            digest.update(np.ascontiguousarray(array[...]).tobytes())
-            continue
-        offsets: list[tuple[int, ...]] = []
-        array.id.chunk_iter(lambda info, found=offsets: found.append(info.chunk_offset))
-        for offset in sorted(offsets):
-            digest.update(str(offset).encode())
-            digest.update(array.id.read_direct_chunk(offset)[1])
-    for key in sorted(set(file.attrs) - {"digest"}):
-        digest.update(f"{key} {np.asarray(file.attrs[key]).tolist()}".encode())
-    return digest.hexdigest()
+def seal(path: Path) -> None:
+    """Write the SHA-256 of all that follows into the file's first 512 bytes, which HDF5 leaves to the user.
+
+    Whoever reads checks it first: libhdf5 itself may crash on a damaged file.
+    """
+    with open(path, "r+b") as file:
+        file.seek(USER_BLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(f"{SCHEMA}\nsha256 {digest}\n".encode())
+
+
+def check_seal(path: Path) -> str:
+    """The digest in an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
+    try:
+        with open(path, "rb") as file:
+            block = file.read(USER_BLOCK)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: unreadable ({error.strerror})") from None
+    if not block.startswith(f"{SCHEMA}\n".encode()):
+        raise DatasetError(f"{path}: not a part of a teacher data set in the format {SCHEMA}")
+    if not block.startswith(f"{SCHEMA}\nsha256 {digest}\n".encode()):
+        raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
+    return digest
 
 
 class Part:
@@ -191,26 +196,24 @@ class Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.digest = check_seal(path)
         try:
             self._file = h5py.File(path, "r")
-        except FileNotFoundError:
-            raise DatasetError(f"{path}: no such file") from None
         except OSError as error:
-            raise DatasetError(f"{path}: truncated, or not HDF5 ({str(error).splitlines()[0]})") from None
+            raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
         try:
             self._verify()
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError, AttributeError) as error:
+            attributes = self._file.attrs
+            self.game = str(attributes["game"])
+            self.action_ids = [int(action) for action in attributes["action_ids"]]
+            self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
+            self.hours = int(attributes["hours"])
+            self.teacher = str(attributes["teacher"])
+        except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
             self._file.close()
             if isinstance(error, DatasetError):
                 raise
-            raise DatasetError(f"{path}: damaged ({str(error).splitlines()[0]})") from None
-        attributes = self._file.attrs
-        self.game = str(attributes["game"])
-        self.action_ids = [int(action) for action in attributes["action_ids"]]
-        self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
-        self.hours = int(attributes["hours"])
-        self.teacher = str(attributes["teacher"])
-        self.digest = str(attributes["digest"])
+            raise DatasetError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
         self.times, self.slots = self._file["actions"].shape
         ends = self._file["terminations"][...] | self._file["truncations"][...]
         self.ages = np.zeros((self.times, self.slots), np.uint8)  # frames since the game began, saturating
@@ -219,9 +222,6 @@ class Part:
 
     def _verify(self) -> None:
         file = self._file
-        schema = file.attrs.get("schema")
-        if schema != SCHEMA:
-            raise DatasetError(f"{self.path}: its schema is {schema!r}, not {SCHEMA}")
         times, slots = file["actions"].shape
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
         shapes["q_values"] = (times, slots, len(file.attrs["action_ids"]))
@@ -232,8 +232,6 @@ class Part:
                 raise DatasetError(
                     f"{self.path}: {name} is {file[name].shape} {file[name].dtype}, expected {shape} {dtype}"
                 )
-        if content_digest(file) != file.attrs["digest"]:
-            raise DatasetError(f"{self.path}: altered since it was written (its content digest does not match)")
 
     def describe(self) -> dict[str, Any]:
         """The attributes, sizes and scores, for people."""
@@ -243,6 +241,8 @@ class Part:
         complete = self._file["episodes/complete"][...]
         returns = self._file["episodes/return"][...][complete]
         return {
+            "format": SCHEMA,
+            "digest": self.digest,
             **attributes,
             "arrays": {name: list(self._file[name].shape) for name in ("frames", *STEP_ARRAYS)},
             "complete_episodes": int(complete.sum()),
@@ -278,7 +278,11 @@ class Window:
     Each hour keeps three times of context before its first, so that no stack reaches into another hour.
     """
 
-    def __init__(self, part: Part, hours: int) -> None:
+    def __init__(self, part: Part, hours: int, first_hour: int = 0) -> None:
+        """A window of ``hours`` like those of ``part``.
+
+        A resumed run starts at ``first_hour`` of the whole play: each hour lies where it would have lain.
+        """
         self.slots, self.hours, self.filled = part.slots, hours, 0
         self.times = part.times // part.hours
         self._span = self.times + STACK - 1
@@ -286,7 +290,7 @@ class Window:
         self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)
         self.ages = torch.zeros(rows, dtype=torch.uint8)
         self.q_values = torch.zeros((rows, len(part.action_ids)), dtype=torch.float32)
-        self._next = 0
+        self._next = first_hour % hours
 
     def push(self, part: Part, hour: int) -> None:
         """Let an hour of a part enter; once the window is full the oldest hour leaves."""
