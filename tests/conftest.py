@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests that run Snakemake itself."""
+"""One thread per test process, and fixtures for the tests that run Snakemake itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: two test processes on two cores, each spinning on two threads, take ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
