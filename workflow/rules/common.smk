@@ -102,6 +102,20 @@ def student_mb(games, name):
     return BASE_MB + (len(games_in(games)) * hours + 1) * data["steps_per_hour"] * (FRAME_BYTES + 128) // 10**6
 
 
+# Wall time to ask for, in minutes, from slow guesses (1,000 steps/s, 100 updates/s). A job that runs out of time is sent
+# SIGTERM, keeps its state, and goes on from there when it is retried with more.
+
+
+def teacher_minutes():
+    return 60 + config["teacher"]["dqn"]["steps"] // 60_000
+
+
+def student_minutes(games, name):
+    data = config["dataset"]
+    hours = data["parts"] * data["hours_per_part"]
+    return 60 + len(games_in(games)) * hours * recipe(name)["updates_per_hour"] // 6_000
+
+
 def all_results():
     """What config.yaml's experiments ask for."""
     return [

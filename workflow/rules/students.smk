@@ -17,7 +17,7 @@ rule distill_student:
     resources:
         gpu=1,
         mem_mb=lambda wc, attempt: student_mb(wc.games, wc.recipe) * attempt,
-        runtime=lambda wc, attempt: 2880 * attempt,
+        runtime=lambda wc, attempt: student_minutes(wc.games, wc.recipe) * attempt,
     params:
         games=lambda wc: games_in(wc.games),
         network=lambda wc: network(wc.network),

@@ -15,7 +15,7 @@ rule train_teacher:
     resources:
         gpu=1,
         mem_mb=lambda wc, attempt: teacher_mb() * attempt,
-        runtime=lambda wc, attempt: 4320 * attempt,
+        runtime=lambda wc, attempt: teacher_minutes() * attempt,
     params:
         network=network(config["teacher"]["network"]),
         settings=config["teacher"]["dqn"],
