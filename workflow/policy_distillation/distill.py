@@ -141,9 +141,7 @@ def distill(
                     current[game] = _open(parts[game][index], game, like=current[game])
                 windows[game].push(current[game], hour)
         if update == 0 and recipe.input_scaling == "standardised":
-            mean, square = np.mean([window.pixel_statistics() for window in windows.values()], axis=0)
-            student.shift.fill_(float(mean))
-            student.scale.fill_(1.0 / math.sqrt(square - mean**2))
+            student.standardise_inputs([window.pixel_moments() for window in windows.values()])
 
         game = games[update % len(games)]
         observations, teacher_q = windows[game].sample(recipe.batch_size, rng)

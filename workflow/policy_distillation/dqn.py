@@ -23,7 +23,7 @@ from .atari import PROTOCOLS, AtariVector
 from .checkpoints import RunState, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .networks import Agent, Network, Precision
-from .replay import Batch, Replay
+from .replay import Batch, Replay, pixel_moments
 from .training import (
     Interrupted,
     Progress,
@@ -73,6 +73,8 @@ class DQN:
     """Steps between evaluations, after each of which the best agent so far is kept."""
     evaluation_episodes: int
     """Games per evaluation; a multiple of the evaluation's envs."""
+    input_scaling: str = "unit"
+    """``unit``: x/255, the paper's. ``standardised``: by the warm-up's frames, folded away when saved."""
 
 
 def exploration(step: int, settings: DQN) -> float:
@@ -127,6 +129,8 @@ class Learner:
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
+            "shift": float(self.online.shift),
+            "scale": float(self.online.scale),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +138,9 @@ class Learner:
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
+        for agent in (self.online, self.target):
+            agent.shift.fill_(state["shift"])
+            agent.scale.fill_(state["scale"])
 
 
 def train(
@@ -231,7 +238,11 @@ def train(
         before, step, vector_step = step, step + settings.envs, vector_step + 1
         progress.advance(settings.envs)
 
-        if len(replay) >= settings.warmup_steps:
+        if all(len(store) >= settings.warmup_steps for store in replays.values()):
+            if learner.updates == 0 and settings.input_scaling == "standardised":
+                moments = [pixel_moments(store.frames, 0, len(store) - 1) for store in replays.values()]
+                learner.online.standardise_inputs(moments)
+                learner.target.standardise_inputs(moments)
             for _ in range(step // settings.train_every - before // settings.train_every):
                 loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
 

@@ -43,6 +43,12 @@ def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int) -> Ten
     return stacks
 
 
+def pixel_moments(frames: Tensor, first: int, last: int, count: int = 4096) -> tuple[float, float]:
+    """Mean and mean square of the pixels of ``count`` evenly spaced rows of a store, from ``first`` to ``last``."""
+    pixels = frames[torch.linspace(first, last, count).long()].double()
+    return float(pixels.mean()), float(pixels.square().mean())
+
+
 @dataclass(frozen=True)
 class Batch:
     """n-step transitions, ready for a Q-learning update. First axis: batch."""

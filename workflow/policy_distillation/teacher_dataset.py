@@ -34,7 +34,7 @@ from torch import Tensor
 from .acting import rollout
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
 from .checkpoints import atomic_path, file_digest, load_agent
-from .replay import PIXELS, gather_stacks
+from .replay import PIXELS, gather_stacks, pixel_moments
 from .training import select_device, software, stream
 
 SCHEMA = "policy_distillation.teacher_dataset/1"
@@ -315,10 +315,8 @@ class Window:
         rows = torch.from_numpy((hours * self._span + times) * self.slots + slots)
         return gather_stacks(self.frames, self.ages, rows, self.slots), self.q_values[rows]
 
-    def pixel_statistics(self, frames: int = 4096) -> tuple[float, float]:
-        """Mean and mean square of the pixels, over evenly spaced frames of the newest hour."""
+    def pixel_moments(self) -> tuple[float, float]:
+        """Mean and mean square of the pixels of the newest hour."""
         newest = (self._next - 1) % self.hours
         first = (newest * self._span + STACK - 1) * self.slots
-        rows = torch.linspace(first, first + self.times * self.slots - 1, frames).long()
-        pixels = self.frames[rows].double()
-        return float(pixels.mean()), float(pixels.square().mean())
+        return pixel_moments(self.frames, first, first + self.times * self.slots - 1)
