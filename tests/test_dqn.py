@@ -600,3 +600,34 @@ def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, fixed_sc
     interrupted_at(160, tmp_path, settings)
     run(tmp_path, settings)
     assert curve(tmp_path)["step"].tolist() == [40, 80, 120, 160, 161]
+
+
+def test_standardised_inputs_are_those_of_the_warm_up_and_survive_saving_and_resuming(
+    tmp_path, monkeypatch, learners, fixed_scores
+):
+    fixed_scores([1.0, 2.0, 3.0, 4.0])
+    settings = replace(SETTINGS, input_scaling="standardised")
+    stores = []
+    monkeypatch.setattr(
+        dqn, "pixel_moments", lambda frames, first, last: stores.append((first, last)) or (50.0, 2900.0)
+    )
+    run(tmp_path / "whole", settings)
+    (learner,) = learners
+    for agent in (learner.online, learner.target):
+        assert float(agent.shift) == 50.0
+        assert float(agent.scale) == pytest.approx(1 / 20)  # 2900 - 50^2 is 20^2
+    assert stores == [(0, 19)]  # measured once, over the 20 steps of the warm-up
+    saved, _ = load_agent(tmp_path / "whole/agent.safetensors")
+    observations = np.random.default_rng(0).integers(0, 256, (5, 4, 84, 84), np.uint8)
+    assert float(saved.scale) == pytest.approx(1 / 255)
+    np.testing.assert_allclose(
+        saved.q_values(observations, "breakout"),
+        learner.online.q_values(observations, "breakout"),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+    again = Learner(Agent(TINY, BREAKOUT), settings, "float32")
+    again.load_state_dict(learner.state_dict())
+    assert float(again.target.shift) == float(again.online.shift) == 50.0
+    assert float(again.target.scale) == float(again.online.scale) == float(learner.online.scale)

@@ -523,7 +523,7 @@ def test_sampling_is_uniform_over_the_hours_inside(numbered, monkeypatch, pushed
             assert mine.sum() == 0
 
 
-def test_pixel_statistics_are_those_of_the_newest_hour(recorded, tmp_path):
+def test_pixel_moments_are_those_of_the_newest_hour(recorded, tmp_path):
     rng = np.random.default_rng(0)
     brightness = 40 * (np.arange(TIMES) // HOUR) + rng.integers(0, 30, TIMES)
     frames = np.broadcast_to(brightness[:, None, None, None], (TIMES, SLOTS, 84, 84)).astype(np.uint8)
@@ -531,7 +531,7 @@ def test_pixel_statistics_are_those_of_the_newest_hour(recorded, tmp_path):
         window = Window(part, 2)
         for hour in (0, 1, 2):
             window.push(part, hour)
-            mean, square = window.pixel_statistics()
+            mean, square = window.pixel_moments()
             mine = brightness[hour * HOUR : (hour + 1) * HOUR].astype(np.float64)
             assert mean == pytest.approx(mine.mean(), rel=0.01)
             assert square == pytest.approx((mine**2).mean(), rel=0.01)
