@@ -1,5 +1,6 @@
 """DQN: targets, one update, schedules, and whole tiny runs that are repeated, killed and resumed."""
 
+import copy
 import gc
 import os
 import signal
@@ -400,6 +401,76 @@ def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_sco
     assert table["epsilon"].tolist() == pytest.approx([1 - 0.9 * 0.2, 1 - 0.9 * 0.6])
     for name in ("conv1.weight", "hidden.weight", "controllers.breakout.weight", "controllers.freeway.weight"):
         assert not torch.equal(seen[0][name], seen[-1][name])
+
+
+# Input scaling
+
+
+def outputs(agent):
+    with torch.no_grad():
+        return agent(random_batch().observations, "breakout")
+
+
+@pytest.mark.parametrize("best", [0, 2, 3])
+def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatch, best):
+    """Also with standardised inputs, and when the best score came during the warm-up, before there was a scaling."""
+    scored = []
+
+    def play(agent, *arguments):
+        scored.append(copy.deepcopy(agent))
+        return [Episode(0, 0, 0, float(len(scored) - 1 == best), 1, False)]
+
+    monkeypatch.setattr(dqn, "play_episodes", play)
+    run(tmp_path, replace(SETTINGS, input_scaling="standardised", warmup_steps=60, learning_rate=0.01))
+    saved = load_agent(tmp_path / "agent.safetensors")[0]
+    torch.testing.assert_close(outputs(saved), outputs(scored[best]), rtol=1e-4, atol=1e-4)
+    assert (outputs(scored[0]) - outputs(scored[-1])).abs().max() > 0.01
+    assert (outputs(scored[2]) - outputs(scored[3])).abs().max() > 0.01
+
+
+def test_standardised_inputs_follow_the_warm_up(tmp_path, monkeypatch, learners, fixed_scores):
+    fixed_scores([0.0])
+    warm_up = []
+
+    class Kept(Replay):
+        def append(self, observations, *arguments):
+            if len(warm_up) < 30:
+                warm_up.append(observations[:, -1].copy())
+            super().append(observations, *arguments)
+
+    monkeypatch.setattr(dqn, "Replay", Kept)
+    settings = replace(SETTINGS, input_scaling="standardised", warmup_steps=60)
+    assert interrupted_at(90, tmp_path, settings) == 143
+    before = [(float(agent.shift), float(agent.scale)) for agent in (learners[0].online, learners[0].target)]
+    pixels = np.array(warm_up, np.float64)
+    assert before[0] == pytest.approx((pixels.mean(), 1 / pixels.std()), rel=0.01)
+    assert before[1] == before[0]  # online and target network must see the same
+    run(tmp_path, settings)
+    after = [(float(agent.shift), float(agent.scale)) for agent in (learners[1].online, learners[1].target)]
+    assert after == before  # as long as the agent lives
+
+
+def test_two_games_share_mean_and_scale(tmp_path, monkeypatch, learners, fixed_scores):
+    fixed_scores([0.0])
+    warm_up = {}
+
+    class Noted(AtariVector):
+        def step(self, actions):
+            outcome = super().step(actions)
+            warm_up.setdefault(self.game, [outcome.observations[:, -1]]).append(outcome.observations[:, -1])
+            return outcome
+
+    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    settings = replace(SETTINGS, envs=4, input_scaling="standardised", warmup_steps=40)
+    run(tmp_path, settings, games=("breakout", "freeway"))
+    moments = []
+    for frames in warm_up.values():
+        pixels = np.array(frames[:10], np.float64)
+        moments.append((pixels.mean(), (pixels**2).mean()))
+    mean, square = np.mean(moments, axis=0)
+    learner = learners[-1]
+    assert float(learner.online.shift) == pytest.approx(mean, rel=0.02)
+    assert float(learner.online.scale) == pytest.approx((square - mean**2) ** -0.5, rel=0.02)
 
 
 # Interruption

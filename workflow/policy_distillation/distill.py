@@ -91,6 +91,11 @@ def distill(
     computing = select_precision(precision, place)
     games = list(parts)
     first = {game: _open(paths[0], game) for game, paths in parts.items()}
+    digests = {game: [part.digest] for game, part in first.items()}
+    for game, paths in parts.items():  # better refused now than after a day
+        for path in paths[1:]:
+            with _open(path, game, like=first[game]) as part:
+                digests[game].append(part.digest)
     protocol = _common_protocol(list(first.values()))
     hours = min(part.hours * len(parts[game]) for game, part in first.items())
     updates_per_hour = recipe.updates_per_hour * len(games)
@@ -103,7 +108,7 @@ def distill(
         "protocol": protocol,
         "seed": seed,
         "teachers": {game: part.teacher for game, part in first.items()},
-        "data": {game: {"first_part": part.digest, "parts": len(parts[game])} for game, part in first.items()},
+        "data": digests,
     }
     run = RunState(folder / "state", description)
     saved = run.load()
@@ -159,10 +164,12 @@ def distill(
             )
         update += 1
         progress.advance(1)
-        if update * recipe.evaluations // total > (update - 1) * recipe.evaluations // total:
+        evaluating = update * recipe.evaluations // total > (update - 1) * recipe.evaluations // total
+        saving = stop.received or watch.due()
+        if (evaluating or saving) and not math.isfinite(sums[0]):
+            raise FloatingPointError(f"the loss became {float(sums[0])} before update {update:,}; lower learning_rate")
+        if evaluating:
             row = {"loss": float(sums[0] / sums[2]), "agreement": float(sums[1] / sums[2])}
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(f"the loss became {row['loss']} before update {update:,}; lower learning_rate")
             sums.zero_()
             for name in games:
                 quick = Evaluation(recipe.evaluation_episodes, evaluation.envs, evaluation.epsilon)
@@ -171,7 +178,7 @@ def distill(
                 )
                 row[f"return_{name}"] = mean_return(episodes)
             progress.record(row)
-        if stop.received or watch.due():
+        if saving:
             run.save(
                 {
                     "update": update,

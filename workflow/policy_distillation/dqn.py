@@ -183,16 +183,24 @@ def train(
     learner = Learner(agent, settings, computing)
     replays = {game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games}
     rng = np.random.default_rng(seed)
-    best_score, best = -np.inf, copy.deepcopy(agent.state_dict())
+    best_score, best = -np.inf, copy.deepcopy(agent)
     rows: list[dict[str, float]] = []
     if saved:
         learner.load_state_dict(saved["learner"])
-        best_score, best, rows = saved["best_score"], saved["best"], saved["rows"]
+        best_score, rows = saved["best_score"], saved["rows"]
+        best.load_state_dict(saved["best"])
+        best.shift.fill_(saved["best_shift"])
+        best.scale.fill_(saved["best_scale"])
         restore_generator(rng, saved["rng"])
         for game, replay in replays.items():
             replay.load(run.folder / saved["replays"][game])
 
+    def check_loss() -> None:
+        if learner.updates > updates_before and not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
+
     def checkpoint() -> None:
+        check_loss()
         names = {game: f"replay-{game}-{step}.h5" for game in games}
         for game, replay in replays.items():
             replay.save(run.folder / names[game])
@@ -201,7 +209,9 @@ def train(
                 "step": step,
                 "learner": learner.state_dict(),
                 "best_score": best_score,
-                "best": best,
+                "best": best.state_dict(),
+                "best_shift": float(best.shift),
+                "best_scale": float(best.scale),
                 "rows": progress.rows,
                 "rng": generator_state(rng),
                 "replays": names,
@@ -247,8 +257,7 @@ def train(
                 loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
 
         if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
-            if learner.updates > updates_before and not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
+            check_loss()
             row = {"epsilon": exploration(step // len(games), settings), "loss": loss.item(), "q": mean_q.item()}
             scores = {}
             for name in games:
@@ -266,7 +275,7 @@ def train(
                 row[f"return_{name}"] = scores[name]
             score = float(np.mean(list(scores.values())))
             if score >= best_score:
-                best_score, best = score, copy.deepcopy(agent.state_dict())
+                best_score, best = score, copy.deepcopy(agent)
             progress.record(row)
         if stop.received or watch.due():
             checkpoint()
@@ -275,7 +284,6 @@ def train(
     progress.close()
     for env in envs.values():
         env.close()
-    agent.load_state_dict(best)
     metadata = {**description, "kind": "dqn", "score": best_score, "steps": step, "software": software()}
-    save_agent(folder / "agent.safetensors", agent.cpu(), metadata)
+    save_agent(folder / "agent.safetensors", best, metadata)
     run.remove()

@@ -96,7 +96,7 @@ class Agent(nn.Module):
         """
         mean, square = np.mean(moments, axis=0)
         self.shift.fill_(float(mean))
-        self.scale.fill_(1.0 / max(1.0, float(square - mean**2) ** 0.5))
+        self.scale.fill_(1.0 / max(1.0, float(square - mean**2)) ** 0.5)
 
     @torch.no_grad()
     def fold_input_scaling(self) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .atari import SIDE, STACK
+from .checkpoints import atomic_path
 
 PIXELS = SIDE * SIDE
 
@@ -145,7 +146,7 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
         order = (torch.arange(self.head - self.filled, self.head) % self.times) if self.filled else torch.arange(0)
-        with h5py.File(path, "w") as file:
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["slots"] = self.slots
             shape = (self.filled, self.slots, PIXELS)
             chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None

@@ -31,6 +31,7 @@ def prepare_process(seed: int, threads: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32: a teacher's Q-values are labels
     # Activations of a big batch exceed glibc's threshold for mmap, so that each update would map, fault in and unmap
     # its memory again. Keep it in the heap: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD of mallopt(3).
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -80,7 +81,7 @@ def software() -> dict[str, str]:
 
 
 class Interrupted(SystemExit):
-    """SIGTERM or SIGINT arrived and the state was saved."""
+    """SIGTERM arrived and the state was saved."""
 
 
 class StopSignal:
