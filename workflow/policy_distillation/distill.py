@@ -90,11 +90,12 @@ def distill(
     place = select_device(device)
     computing = select_precision(precision, place)
     games = list(parts)
-    first = {game: _open(paths[0], game) for game, paths in parts.items()}
-    digests = {game: [part.digest] for game, part in first.items()}
+    first: dict[str, Part] = {}  # closed again: what they say of themselves
+    digests: dict[str, list[str]] = {game: [] for game in games}
     for game, paths in parts.items():  # better refused now than after a day
-        for path in paths[1:]:
-            with _open(path, game, like=first[game]) as part:
+        for path in paths:
+            with _open(path, game, like=first.get(game)) as part:
+                first.setdefault(game, part)
                 digests[game].append(part.digest)
     protocol = _common_protocol(list(first.values()))
     hours = min(part.hours * len(parts[game]) for game, part in first.items())
@@ -135,15 +136,17 @@ def distill(
     progress = Progress(total, "update", folder / "progress.csv", rows, update)
     stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
     loaded = oldest - 1  # newest hour in the windows
-    current = first
+    current: dict[str, Part] = {}  # open
     while update < total:
         while loaded < update // updates_per_hour:
             loaded += 1
             for game in games:
-                index, hour = divmod(loaded, current[game].hours)
-                if current[game].path != parts[game][index]:
-                    current[game].close()
-                    current[game] = _open(parts[game][index], game, like=current[game])
+                index, hour = divmod(loaded, first[game].hours)
+                path = parts[game][index]
+                if game not in current or current[game].path != path:
+                    if game in current:
+                        current[game].close()
+                    current[game] = _open(path, game, like=first[game])
                 windows[game].push(current[game], hour)
         if update == 0 and recipe.input_scaling == "standardised":
             student.standardise_inputs([window.pixel_moments() for window in windows.values()])
