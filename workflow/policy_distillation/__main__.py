@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .checkpoints import CheckpointError, load_agent, read_metadata
+from .checkpoints import CheckpointError, load_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .teacher_dataset import DatasetError, Part
 from .training import prepare_process, select_device, select_precision, stream
@@ -27,8 +27,8 @@ def inspect(file: File) -> None:
         with Part(file) as part:
             description = part.describe()
     else:
-        agent, _ = load_agent(file)
-        description = {**read_metadata(file), "parameters": agent.parameter_count}
+        agent, metadata = load_agent(file)
+        description = {**metadata, "parameters": agent.parameter_count}
     print(json.dumps(description, indent=2))
 
 

@@ -147,7 +147,6 @@ class Replay:
         """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
         order = (torch.arange(self.head - self.filled, self.head) % self.times) if self.filled else torch.arange(0)
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            file.attrs["slots"] = self.slots
             shape = (self.filled, self.slots, PIXELS)
             chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None
             frames = file.create_dataset("frames", shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=1))
