@@ -27,6 +27,8 @@ include: "workflow/rules/results.smk"
 onstart:
     if workflow.is_main_process:
         workflow.results_lock = hold_lock(Path(config["results"]) / ".lock")
+        for game in GIVEN_GAMES and USED_GAMES:
+            check_actions(game, teacher(game)["source"], config["protocol"])
 
 
 rule all:

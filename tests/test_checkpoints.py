@@ -14,13 +14,11 @@ import torch
 from policy_distillation.checkpoints import (
     CheckpointError,
     RunState,
-    atomic_path,
-    file_digest,
     load_agent,
     read_metadata,
     save_agent,
 )
-from policy_distillation.locks import Locked
+from policy_distillation.files import Locked, atomic_path, file_digest
 from policy_distillation.networks import Agent, Network
 from torch.utils._python_dispatch import TorchDispatchMode
 

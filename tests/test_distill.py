@@ -21,10 +21,11 @@ from policy_distillation import distill as module
 from policy_distillation import training
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import load_agent, save_agent
-from policy_distillation.distill import Recipe, distill, learning_rate
+from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.teacher_dataset import Dataset, DatasetError, Part, Window, dump_part, seal
+from policy_distillation.training import learning_rate
 from torch.nn import functional as F
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
@@ -45,7 +46,6 @@ RECIPE = Recipe(
     window_hours=2,
     updates_per_hour=5,
     evaluations=3,
-    evaluation_episodes=1,
 )
 
 
@@ -228,14 +228,15 @@ def test_updates_equal_a_naive_reference(make, tmp_path, windows, monkeypatch, n
 
 
 def test_learning_rate_schedules():
-    constant, cosine = replace(RECIPE, schedule="constant"), replace(RECIPE, schedule="cosine")
-    assert {learning_rate(update, 100, constant) for update in range(100)} == {1e-3}
-    rates = [learning_rate(update, 100, cosine) for update in (0, 25, 50, 75, 100)]
+    assert {learning_rate(update, 100, 1e-3, "constant") for update in range(100)} == {1e-3}
+    rates = [learning_rate(update, 100, 1e-3, "linear") for update in (0, 25, 50, 75, 100)]
+    assert rates == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4, 0])
+    rates = [learning_rate(update, 100, 1e-3, "cosine") for update in (0, 25, 50, 75, 100)]
     expected = [1e-3, 1e-3 * (2 + 2**0.5) / 4, 5e-4, 1e-3 * (2 - 2**0.5) / 4, 0]
     assert rates == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_updates_follow_the_schedule(make, tmp_path, monkeypatch, no_play, schedule):
     rates = []
 
@@ -247,7 +248,7 @@ def test_updates_follow_the_schedule(make, tmp_path, monkeypatch, no_play, sched
     monkeypatch.setattr(module, "make_optimizer", noted)
     recipe = replace(RECIPE, schedule=schedule)
     run({"breakout": [make("train")]}, tmp_path / "run", recipe)
-    assert rates == pytest.approx([learning_rate(update, 15, recipe) for update in range(15)])
+    assert rates == pytest.approx([learning_rate(update, 15, 1e-3, schedule) for update in range(15)])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make, tmp_path, no_play):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from policy_distillation import dqn, training
+from policy_distillation import dqn, evaluate, training
 from policy_distillation.atari import PROTOCOLS, AtariVector, Episode
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.dqn import DQN, Learner, exploration, train
@@ -44,7 +44,6 @@ SETTINGS = DQN(
     epsilon_end=0.1,
     epsilon_decay_steps=100,
     evaluate_every=40,
-    evaluation_episodes=1,
 )
 EVALUATION = Evaluation(episodes=1, envs=1, epsilon=0.05)
 SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=160)  # 40 steps a game
@@ -74,7 +73,7 @@ def fixed_scores(monkeypatch):
             seen.append({name: tensor.clone() for name, tensor in agent.state_dict().items()})
             return [Episode(0, 0, 0, scores[(len(seen) - 1) % len(scores)], 1, False)]
 
-        monkeypatch.setattr(dqn, "play_episodes", play)
+        monkeypatch.setattr(evaluate, "play_episodes", play)
         return seen
 
     return give
@@ -420,7 +419,7 @@ def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatc
         scored.append(copy.deepcopy(agent))
         return [Episode(0, 0, 0, float(len(scored) - 1 == best), 1, False)]
 
-    monkeypatch.setattr(dqn, "play_episodes", play)
+    monkeypatch.setattr(evaluate, "play_episodes", play)
     run(tmp_path, replace(SETTINGS, input_scaling="standardised", warmup_steps=60, learning_rate=0.01))
     saved = load_agent(tmp_path / "agent.safetensors")[0]
     torch.testing.assert_close(outputs(saved), outputs(scored[best]), rtol=1e-4, atol=1e-4)

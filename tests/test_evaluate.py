@@ -36,7 +36,7 @@ class ScriptedVector:
     reward = 7.0
     made: ClassVar = []
 
-    def __init__(self, game, protocol, purpose, num_envs, seed, num_threads=0):
+    def __init__(self, game, protocol, purpose, num_envs, seed):
         self.purpose, self.slots, self.closed = purpose, num_envs, False
         self.action_ids = ACTIONS[game]
         self.log = [[[]] for _ in range(num_envs)]  # per slot, per game, the actions played

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from policy_distillation.figures import learning_curves, relative_scores, save_figure
-from policy_distillation.tables import MEAN_ROW, single_task_table, write_table
+from policy_distillation.tables import MEAN_ROW, experiment_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPER = pd.read_csv(ROOT / "resources/paper_results.csv")
+PAPER = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'single_task'")
 GAMES = ["breakout", "freeway", "pong", "qbert"]
 RECIPES = ["mse", "nll", "kl"]
 
@@ -21,7 +21,7 @@ def papers_own_table() -> pd.DataFrame:
     score = PAPER.set_index(["game", "agent"])["score"]
     teachers = {game: np.array([score[game, "dqn"]]) for game in GAMES}
     students = {(game, recipe): [np.array([score[game, recipe]])] for game in GAMES for recipe in RECIPES}
-    return single_task_table(teachers, students, PAPER)
+    return experiment_table(teachers, students, PAPER)
 
 
 def test_the_papers_scores_give_the_papers_percentages() -> None:
@@ -41,7 +41,7 @@ def test_the_papers_scores_give_the_papers_percentages() -> None:
 def test_a_teacher_without_a_positive_score_leaves_its_ratios_empty_and_says_why() -> None:
     teachers = {"pong": np.array([-20.0, -21.0]), "breakout": np.array([10.0])}
     students = {("pong", "kl"): [np.array([-19.0])], ("breakout", "kl"): [np.array([5.0])]}
-    table = single_task_table(teachers, students, PAPER).set_index("game")
+    table = experiment_table(teachers, students, PAPER).set_index("game")
     assert table.loc["pong", "kl"] == -19.0
     assert table.loc["pong", ["kl_percent", "kl_low", "kl_high"]].isna().all()
     assert "not positive" in table.loc["pong", "note"]
@@ -53,7 +53,7 @@ def test_a_teacher_without_a_positive_score_leaves_its_ratios_empty_and_says_why
 
 def test_seeds_weigh_equally_and_unpublished_cells_stay_empty() -> None:
     students = {("seaquest", "kl_tau1"): [np.array([10.0, 10.0, 10.0]), np.array([20.0])]}
-    table = single_task_table({"seaquest": np.array([30.0])}, students, PAPER)
+    table = experiment_table({"seaquest": np.array([30.0])}, students, PAPER)
     assert table["kl_tau1"][0] == 15.0
     assert table["kl_tau1_percent"][0] == 50.0
     assert np.isnan(table["dqn_paper"][0])
@@ -70,7 +70,7 @@ def test_written_files_say_the_same(tmp_path: Path) -> None:
         assert "7,112.8: 155.0 [155.0, 155.0]" in text
         assert "nan" not in text
     assert latex.count(r"\\") == 6
-    assert r"KL \% of DQN" in latex
+    assert r"KL: \% of DQN" in latex
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.html", "table.md", "table.tex"]
 
 

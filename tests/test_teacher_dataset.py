@@ -20,7 +20,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_distillation import teacher_dataset
 from policy_distillation.atari import PROTOCOLS, AtariVector
-from policy_distillation.checkpoints import file_digest, save_agent
+from policy_distillation.checkpoints import save_agent
+from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
 from policy_distillation.teacher_dataset import SCHEMA, Dataset, DatasetError, Part, Window, dump_part, seal
 
@@ -218,7 +219,7 @@ def test_attributes_say_where_it_came_from(teacher, recorded, part):
     assert json.loads(attributes["settings"]) == asdict(PLAY)
     assert attributes["teacher"] == file_digest(teacher.path)
     assert (attributes["game"], attributes["part"], attributes["hours"], attributes["seed"]) == ("breakout", 0, 4, 7)
-    assert {"torch", "ale-py", "python"} <= set(json.loads(attributes["software"]))
+    assert {"torch", "ale-py", "python"} <= set(json.loads(attributes["provenance"])["software"])
     assert (part.game, part.action_ids, part.hours, part.protocol) == ("breakout", [0, 1, 3, 4], 4, asdict(SHORT))
     assert (part.times, part.slots, part.teacher) == (TIMES, SLOTS, attributes["teacher"])
 

@@ -192,7 +192,7 @@ def test_auto_device_is_the_gpu_where_there_is_one(monkeypatch):
     ],
 )
 def test_precision(monkeypatch, name, device, flags, expected):
-    monkeypatch.setattr(training, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(training, "_cpu_info", lambda: flags)
     assert select_precision(name, torch.device(device)) == expected
 
 

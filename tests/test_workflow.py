@@ -119,7 +119,7 @@ def test_a_bad_configuration_is_one_clear_line(checkout: Checkout, change: dict[
 
 def test_a_second_workflow_on_the_same_results_is_refused(checkout: Checkout) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from policy_distillation.locks import hold_lock\n"
+        "import sys, time; from pathlib import Path; from policy_distillation.files import hold_lock\n"
         f"lock = hold_lock(Path('{RESULTS}/.lock')); print('held', flush=True); time.sleep(60)"
     )
     environment = {**checkout.environment(), "PYTHONPATH": str(checkout.folder / "workflow")}

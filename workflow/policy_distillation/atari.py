@@ -120,6 +120,19 @@ def known_games() -> list[str]:
     return sorted(path.stem for path in (Path(spec.origin).parent / "roms").glob("*.bin"))
 
 
+def action_ids(game: str, protocol: Protocol) -> list[int]:
+    """The ALE ids of the actions that an agent chooses from, in order."""
+    import ale_py
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    ale = ale_py.ALEInterface()
+    rom = ale_py.roms.get_rom_path(game)
+    assert rom is not None, game
+    ale.loadROM(rom)
+    actions = ale.getLegalActionSet() if protocol.full_action_space else ale.getMinimalActionSet()
+    return [int(action.value) for action in actions]
+
+
 def slot_seeds(seed: int | Sequence[int], num_envs: int) -> NDArray[np.int64]:
     """Distinct emulator seeds, one per slot, from any seed or tuple of seeds (run, part, ...)."""
     return np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64) & 0x7FFFFFFF
@@ -134,7 +147,7 @@ class AtariVector:
         purpose: ``train`` applies the protocol's life-loss terminations and reward clipping, ``play`` never does.
         num_envs: emulators, called slots.
         seed: equal seeds and equal actions give equal games.
-        num_threads: C++ threads; 0 lets ale-py take all cores.
+        num_threads: C++ threads; by default as many as torch has, not ale-py's own choice of a node's every core.
     """
 
     def __init__(
@@ -144,8 +157,9 @@ class AtariVector:
         purpose: Purpose,
         num_envs: int,
         seed: int | Sequence[int],
-        num_threads: int = 0,
+        num_threads: int | None = None,
     ) -> None:
+        import torch
         from ale_py.vector_env import AtariVectorEnv  # a second to import; the workflow's parser only needs the names
         from gymnasium.vector import AutoresetMode
 
@@ -155,7 +169,7 @@ class AtariVector:
         self._env = AtariVectorEnv(
             game,
             num_envs,
-            num_threads=num_threads,
+            num_threads=num_threads or torch.get_num_threads(),
             max_num_frames_per_episode=protocol.max_episode_frames,
             repeat_action_probability=protocol.repeat_action_probability,
             full_action_space=protocol.full_action_space,

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .locks import hold_lock
+from .files import atomic_path, hold_lock
 from .networks import Agent, Network
 
 FORMAT = "policy_distillation.agent/1"
@@ -28,35 +26,6 @@ LARGEST_LAYER = 65_536
 
 class CheckpointError(ValueError):
     """A file that is no agent of ours: truncated, altered or foreign. The message is one line for the user."""
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``; on success synced and renamed to it, on failure removed.
-
-    Whoever looks finds the old file or the new one, never half of it, even after a power cut. What a kill leaves under
-    the temporary name is overwritten by the next try.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
@@ -72,7 +41,7 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
     }
     folded = copy.deepcopy(agent).cpu()
     folded.fold_input_scaling()
-    tensors = {name: tensor.contiguous() for name, tensor in folded.state_dict().items()}
+    tensors = {name: parameter.detach().contiguous() for name, parameter in folded.named_parameters()}
     header["digest"] = _tensors_digest(tensors)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {KEY: json.dumps(header, sort_keys=True)})
@@ -111,7 +80,7 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
     metadata = read_metadata(path)
     try:
         sizes = metadata["network"]
-        network = Network(sizes["channels"], sizes["hidden"], sizes["controller"])
+        network = Network(sizes["channels"], sizes["hidden"], sizes["controller"], bool(sizes.get("layer_norm")))
         actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
         widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
         if len(network.channels) != 3 or not all(isinstance(w, int) and 0 < w <= LARGEST_LAYER for w in widths):
@@ -123,7 +92,7 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             types = {part.get_dtype() for part in slices.values()}
         with torch.device("meta"):  # compare shapes before any memory is asked for
-            expected = {name: tuple(tensor.shape) for name, tensor in Agent(network, actions).state_dict().items()}
+            expected = {name: tuple(tensor.shape) for name, tensor in Agent(network, actions).named_parameters()}
         if shapes != expected:
             wrong = sorted(set(shapes.items()) ^ set(expected.items()))[0]
             raise ValueError(f"tensor {wrong[0]!r} {wrong[1]} does not fit the declared network")
@@ -133,7 +102,7 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
         if _tensors_digest(tensors) != metadata["digest"]:
             raise ValueError("its weights are not those that were saved")
         agent = Agent(network, actions)
-        agent.load_state_dict(tensors)
+        agent.load_state_dict(tensors, strict=False)  # all its parameters; inputs are scaled by 1/255, the default
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
     except safetensors.SafetensorError as error:

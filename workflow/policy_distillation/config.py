@@ -33,35 +33,57 @@ def check_config(config: Mapping[str, Any], games: Sequence[str]) -> None:
         for index, game in enumerate(members):
             _known(f"game_sets.{name}[{index}]", game, games, "game")
     _known("teacher.network", config["teacher"]["network"], config["networks"], "network")
+    for game, changes in config["teacher"]["games"].items():
+        _known("teacher.games", game, games, "game")
+        _known(f"teacher.games.{game}.network", changes.get("network", "dqn"), config["networks"], "network")
+    sets = [*config["game_sets"], *games]
     for name, experiment in config["experiments"].items():
-        where = f"experiments.{name}"
-        for index, game in enumerate(experiment["games"]):
-            _known(f"{where}.games[{index}]", game, games, "game")
-        for index, recipe in enumerate(experiment["recipes"]):
-            _known(f"{where}.recipes[{index}]", recipe, config["recipes"], "recipe")
-        _known(f"{where}.network", experiment["network"], config["networks"], "network")
-    _check_budgets(config)
+        for key, allowed in {"games": sets, "recipes": config["recipes"], "networks": config["networks"]}.items():
+            for index, entry in enumerate(experiment[key]):
+                kind = "game or game set" if key == "games" else key.removesuffix("s")
+                _known(f"experiments.{name}.{key}[{index}]", entry, allowed, kind)
+    _check_budgets(config, games)
 
 
-def _check_budgets(config: Mapping[str, Any]) -> None:
+def teacher_settings(teacher: Mapping[str, Any], game: str) -> dict[str, Any]:
+    """How a game's teacher comes about: the defaults under ``teacher``, and what ``teacher.games`` changes for it."""
+    changes = teacher["games"].get(game, {})
+    return {
+        key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
+        for key, value in teacher.items()
+        if key != "games"
+    }
+
+
+def _check_budgets(config: Mapping[str, Any], games: Sequence[str]) -> None:
     """Numbers that must fit each other: better refused now than after a day of training."""
-    data, evaluation, dqn = config["dataset"], config["evaluation"], config["teacher"]["dqn"]
+    data, evaluation = config["dataset"], config["evaluation"]
     if data["steps_per_hour"] % data["envs"]:
         raise ConfigError(f"dataset.envs: {data['envs']} does not divide steps_per_hour, {data['steps_per_hour']}")
     counts = {"evaluation.episodes": evaluation["episodes"]}
-    counts["teacher.dqn.evaluation_episodes"] = dqn["evaluation_episodes"]
     counts["distillation.evaluation_episodes"] = config["distillation"]["evaluation_episodes"]
     for name, recipe in config["recipes"].items():
         counts[f"recipes.{name}.evaluation_episodes"] = recipe.get("evaluation_episodes", evaluation["envs"])
+    teachers = {"teacher": teacher_settings(config["teacher"], "")}
+    for game in config["teacher"]["games"]:
+        teachers[f"teacher.games.{game}"] = teacher_settings(config["teacher"], game)
+    for where, teacher in teachers.items():
+        counts[f"{where}.evaluation_episodes"] = teacher["evaluation_episodes"]
+        dqn, pqn = teacher["dqn"], teacher["pqn"]
+        smallest = dqn["envs"] * (dqn["n_step"] + 8)
+        if dqn["replay_size"] < max(smallest, dqn["warmup_steps"]) or dqn["warmup_steps"] < smallest:
+            raise ConfigError(
+                f"{where}.dqn: warmup_steps is {dqn['warmup_steps']} and replay_size {dqn['replay_size']}; allowed: "
+                f"{smallest} <= warmup_steps <= replay_size"
+            )
+        if pqn["envs"] * pqn["rollout_steps"] % pqn["batch_size"]:
+            raise ConfigError(
+                f"{where}.pqn: batch_size, {pqn['batch_size']}, does not divide envs * rollout_steps, "
+                f"{pqn['envs']} * {pqn['rollout_steps']}"
+            )
     for key, episodes in counts.items():
         if episodes % evaluation["envs"]:
             raise ConfigError(f"{key}: {episodes} is not a multiple of evaluation.envs, {evaluation['envs']}")
-    smallest = dqn["envs"] * (dqn["n_step"] + 8)
-    if dqn["replay_size"] < max(smallest, dqn["warmup_steps"]) or dqn["warmup_steps"] < smallest:
-        raise ConfigError(
-            f"teacher.dqn: warmup_steps is {dqn['warmup_steps']} and replay_size {dqn['replay_size']}; allowed: "
-            f"{smallest} <= warmup_steps <= replay_size"
-        )
 
 
 def _known(key: str, name: str, allowed: Sequence[str] | Mapping[str, Any], kind: str) -> None:

@@ -26,11 +26,12 @@ from .training import (
     StopSignal,
     Stopwatch,
     generator_state,
+    learning_rate,
     make_optimizer,
+    provenance,
     restore_generator,
     select_device,
     select_precision,
-    software,
     stream,
 )
 
@@ -48,7 +49,7 @@ class Recipe:
     learning_rate: float
     optimizer_epsilon: float
     schedule: str
-    """``constant``, or ``cosine``: down to zero over the run."""
+    """``constant``, ``linear`` or ``cosine``: the learning rate over the run."""
     batch_size: int
     input_scaling: str
     """``unit``: x/255, the paper's. ``standardised``: by the data's mean and deviation, folded away when saved."""
@@ -58,14 +59,6 @@ class Recipe:
     """Updates per game after each new hour."""
     evaluations: int
     """Points of the learning curve, evenly spaced."""
-    evaluation_episodes: int
-    """Games per point and game; a multiple of the evaluation's envs."""
-
-
-def learning_rate(update: int, total: int, recipe: Recipe) -> float:
-    if recipe.schedule == "cosine":
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * update / total))
-    return recipe.learning_rate
 
 
 def distill(
@@ -127,8 +120,6 @@ def distill(
     sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
     if saved:
         student.load_state_dict(saved["student"])
-        student.shift.fill_(saved["shift"])
-        student.scale.fill_(saved["scale"])
         optimizer.load_state_dict(saved["optimizer"])
         restore_generator(rng, saved["rng"])
         rows, sums = saved["rows"], saved["sums"].to(place)
@@ -156,7 +147,7 @@ def distill(
         teacher_q = teacher_q.to(place)
         student_q = student(observations, game, computing)
         loss = loss_function(student_q, teacher_q)
-        optimizer.param_groups[0]["lr"] = learning_rate(update, total, recipe)
+        optimizer.param_groups[0]["lr"] = learning_rate(update, total, recipe.learning_rate, recipe.schedule)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimizer.step()
@@ -175,10 +166,8 @@ def distill(
             row = {"loss": float(sums[0] / sums[2]), "agreement": float(sums[1] / sums[2])}
             sums.zero_()
             for name in games:
-                quick = Evaluation(recipe.evaluation_episodes, evaluation.envs, evaluation.epsilon)
-                episodes = play_episodes(
-                    student, name, protocol["name"], quick, stream(seed, "progress", update), computing
-                )
+                play = stream(seed, "progress", update)
+                episodes = play_episodes(student, name, protocol["name"], evaluation, play, computing)
                 row[f"return_{name}"] = mean_return(episodes)
             progress.record(row)
         if saving:
@@ -186,8 +175,6 @@ def distill(
                 {
                     "update": update,
                     "student": student.state_dict(),
-                    "shift": float(student.shift),
-                    "scale": float(student.scale),
                     "optimizer": optimizer.state_dict(),
                     "rng": generator_state(rng),
                     "rows": progress.rows,
@@ -199,7 +186,7 @@ def distill(
     progress.close()
     for part in current.values():
         part.close()
-    metadata = {**description, "kind": "student", "updates": total, "software": software()}
+    metadata = {**description, "kind": "student", "updates": total, **provenance()}
     save_agent(folder / "agent.safetensors", student.cpu(), metadata)
     run.remove()
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, AtariVector
 from .checkpoints import RunState, save_agent
-from .evaluate import Evaluation, mean_return, play_episodes
+from .evaluate import BestSnapshot, Evaluation
 from .networks import Agent, Network, Precision
 from .replay import Batch, Replay, pixel_moments
 from .training import (
@@ -31,10 +31,10 @@ from .training import (
     Stopwatch,
     generator_state,
     make_optimizer,
+    provenance,
     restore_generator,
     select_device,
     select_precision,
-    software,
     stream,
 )
 
@@ -71,8 +71,6 @@ class DQN:
     """Steps over which exploration falls linearly."""
     evaluate_every: int
     """Steps between evaluations, after each of which the best agent so far is kept."""
-    evaluation_episodes: int
-    """Games per evaluation; a multiple of the evaluation's envs."""
     input_scaling: str = "unit"
     """``unit``: x/255, the paper's. ``standardised``: by the warm-up's frames, folded away when saved."""
 
@@ -129,8 +127,6 @@ class Learner:
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
-            "shift": float(self.online.shift),
-            "scale": float(self.online.scale),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,9 +134,6 @@ class Learner:
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = state["updates"]
-        for agent in (self.online, self.target):
-            agent.shift.fill_(state["shift"])
-            agent.scale.fill_(state["scale"])
 
 
 def train(
@@ -183,14 +176,12 @@ def train(
     learner = Learner(agent, settings, computing)
     replays = {game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games}
     rng = np.random.default_rng(seed)
-    best_score, best = -np.inf, copy.deepcopy(agent)
+    best = BestSnapshot(agent, protocol, evaluation, seed, computing)
     rows: list[dict[str, float]] = []
     if saved:
         learner.load_state_dict(saved["learner"])
-        best_score, rows = saved["best_score"], saved["rows"]
         best.load_state_dict(saved["best"])
-        best.shift.fill_(saved["best_shift"])
-        best.scale.fill_(saved["best_scale"])
+        rows = saved["rows"]
         restore_generator(rng, saved["rng"])
         for game, replay in replays.items():
             replay.load(run.folder / saved["replays"][game])
@@ -208,10 +199,7 @@ def train(
             {
                 "step": step,
                 "learner": learner.state_dict(),
-                "best_score": best_score,
                 "best": best.state_dict(),
-                "best_shift": float(best.shift),
-                "best_scale": float(best.scale),
                 "rows": progress.rows,
                 "rng": generator_state(rng),
                 "replays": names,
@@ -259,24 +247,9 @@ def train(
         if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
             check_loss()
             row = {"epsilon": exploration(step // len(games), settings), "loss": loss.item(), "q": mean_q.item()}
-            scores = {}
             for name in games:
                 row[f"training_return_{name}"] = float(np.mean(recent[name])) if recent[name] else float("nan")
-                scores[name] = mean_return(
-                    play_episodes(
-                        agent,
-                        name,
-                        protocol,
-                        Evaluation(settings.evaluation_episodes, evaluation.envs, evaluation.epsilon),
-                        stream(seed, "progress", step),
-                        computing,
-                    )
-                )
-                row[f"return_{name}"] = scores[name]
-            score = float(np.mean(list(scores.values())))
-            if score >= best_score:
-                best_score, best = score, copy.deepcopy(agent)
-            progress.record(row)
+            progress.record(row | best.consider(agent, step))
         if stop.received or watch.due():
             checkpoint()
             if stop.received:
@@ -284,6 +257,6 @@ def train(
     progress.close()
     for env in envs.values():
         env.close()
-    metadata = {**description, "kind": "dqn", "score": best_score, "steps": step, "software": software()}
-    save_agent(folder / "agent.safetensors", best, metadata)
+    metadata = {**description, "kind": "dqn", "score": best.score, "steps": step, **provenance()}
+    save_agent(folder / "agent.safetensors", best.agent, metadata)
     run.remove()

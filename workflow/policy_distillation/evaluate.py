@@ -5,8 +5,11 @@ Every slot plays the same number of games. "The first N games that finish" would
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ import pandas as pd
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, AtariVector, Episode
 from .networks import Agent, Precision
+from .training import stream
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,6 @@ def play_episodes(
     seed: int | Sequence[int],
     precision: Precision = "float32",
     teacher: Agent | None = None,
-    num_threads: int = 0,
 ) -> list[Episode]:
     """Play ``evaluation.episodes`` games to their true end, ordered by slot and number.
 
@@ -56,7 +59,7 @@ def play_episodes(
     per_slot, rest = divmod(evaluation.episodes, evaluation.envs)
     if rest:
         raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
-    env = AtariVector(game, PROTOCOLS[protocol], "play", evaluation.envs, seed, num_threads)
+    env = AtariVector(game, PROTOCOLS[protocol], "play", evaluation.envs, seed)
     for player in (agent, teacher) if teacher else (agent,):
         _check_actions(player, game, env.action_ids)
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
@@ -102,6 +105,34 @@ def _check_actions(agent: Agent, game: str, action_ids: list[int]) -> None:
 
 def mean_return(episodes: Sequence[Episode]) -> float:
     return float(np.mean([episode.episode_return for episode in episodes]))
+
+
+class BestSnapshot:
+    """Scores an agent while it learns and keeps a copy of the best so far: deep Q-learning forgets."""
+
+    def __init__(self, agent: Agent, protocol: str, evaluation: Evaluation, seed: int, precision: Precision) -> None:
+        self.agent, self.score = copy.deepcopy(agent), -math.inf
+        self._protocol, self._evaluation, self._seed, self._precision = protocol, evaluation, seed, precision
+
+    def consider(self, agent: Agent, step: int) -> dict[str, float]:
+        """Play, keep ``agent`` if its mean over its games is the best so far, and return ``return_{game}`` for each."""
+        returns = {}
+        for game in agent.actions:
+            seed = stream(self._seed, "progress", step)
+            episodes = play_episodes(agent, game, self._protocol, self._evaluation, seed, self._precision)
+            returns[f"return_{game}"] = mean_return(episodes)
+        score = float(np.mean(list(returns.values())))
+        if score >= self.score:
+            self.score = score
+            self.agent.load_state_dict(agent.state_dict())
+        return returns
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"score": self.score, "agent": self.agent.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.score = state["score"]
+        self.agent.load_state_dict(state["agent"])
 
 
 def episodes_frame(episodes: Sequence[Episode], **columns: str) -> pd.DataFrame:

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .checkpoints import atomic_path
-from .tables import MEAN_ROW
+from .files import atomic_path
+from .tables import MEAN_ROW, PARAMETER_ROW, label
 
 COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Paul Tol's, safe to most eyes
 STYLE: dict[Any, Any] = {
@@ -38,20 +38,21 @@ def title(game: str) -> str:
     return TITLES.get(game, "".join(word.capitalize() for word in game.split("_")))
 
 
-def relative_scores(table: pd.DataFrame, recipes: Sequence[str]) -> Figure:
-    """Bars: percentage of the teacher's score per game and loss, with 95% intervals; diamonds: the paper's numbers."""
+def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
+    """Bars: percentage of the teacher's score per game and variant, with 95% intervals; diamonds: the paper's."""
+    table = table[table["game"] != PARAMETER_ROW]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(2.2 + 1.5 * len(table), 3.6), layout="constrained")
-        width = 0.8 / len(recipes)
+        width = 0.8 / len(variants)
         places = np.arange(len(table))
-        for index, recipe in enumerate(recipes):
-            x = places + (index - (len(recipes) - 1) / 2) * width
-            percent = table[f"{recipe}_percent"].to_numpy(float)
-            axes.bar(x, np.nan_to_num(percent), width * 0.92, color=COLOURS[index], label=recipe.upper())
-            low, high = table[f"{recipe}_low"].to_numpy(float), table[f"{recipe}_high"].to_numpy(float)
+        for index, variant in enumerate(variants):
+            x = places + (index - (len(variants) - 1) / 2) * width
+            percent = table[f"{variant}_percent"].to_numpy(float)
+            axes.bar(x, np.nan_to_num(percent), width * 0.92, color=COLOURS[index], label=label(variant))
+            low, high = table[f"{variant}_low"].to_numpy(float), table[f"{variant}_high"].to_numpy(float)
             axes.errorbar(x, percent, [percent - low, high - percent], fmt="none", ecolor="#333333", elinewidth=1)
-            paper = table[f"{recipe}_percent_paper"].to_numpy(float)
-            mark = "paper" if index == len(recipes) - 1 else None
+            paper = table[f"{variant}_percent_paper"].to_numpy(float)
+            mark = "paper" if index == len(variants) - 1 else None
             axes.plot(x, paper, "D", color="white", markeredgecolor="#111111", markersize=5, label=mark)
             for place in x[~np.isfinite(percent)]:
                 axes.annotate("n/a", (place, 0), ha="center", va="bottom", fontsize=8, color="#777777")
@@ -59,7 +60,43 @@ def relative_scores(table: pd.DataFrame, recipes: Sequence[str]) -> Figure:
         axes.set_xticks(places, [title(game) for game in table["game"]])
         axes.tick_params(axis="x", length=0)
         axes.set_ylabel("score, % of the DQN teacher's")
-        figure.legend(loc="outside upper center", ncols=len(recipes) + 1)
+        figure.legend(loc="outside upper center", ncols=len(variants) + 1)
+    return figure
+
+
+def scores_against_parameters(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
+    """Percentage of the teacher's score against network size: a line a game, a thick one for their geometric mean."""
+    rows = table.set_index("game")
+    sizes = rows.loc[PARAMETER_ROW, list(variants)].to_numpy(float)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
+        for index, game in enumerate(rows.index.drop([MEAN_ROW, PARAMETER_ROW])):
+            percent, low, high = (
+                rows.loc[game, [f"{variant}_{part}" for variant in variants]].to_numpy(float)
+                for part in ("percent", "low", "high")
+            )
+            axes.errorbar(
+                sizes,
+                percent,
+                [percent - low, high - percent],
+                marker="o",
+                markersize=3,
+                linewidth=1,
+                elinewidth=0.7,
+                color=COLOURS[index % len(COLOURS)],
+                label=title(game),
+            )
+        mean = rows.loc[MEAN_ROW, [f"{variant}_percent" for variant in variants]].to_numpy(float)
+        paper = rows.loc[MEAN_ROW, [f"{variant}_percent_paper" for variant in variants]].to_numpy(float)
+        axes.plot(sizes, mean, "o-", color="#111111", linewidth=2.2, label="geometric mean")
+        axes.plot(sizes, paper, "D", color="white", markeredgecolor="#111111", label="paper, ten games")
+        axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{label(v)}\n{size / 1e3:,.0f} k" for v, size in zip(variants, sizes, strict=True)])
+        axes.minorticks_off()
+        axes.set_xlabel("parameters")
+        axes.set_ylabel("score, % of the DQN teacher's")
+        figure.legend(loc="outside right upper")
     return figure
 
 

@@ -31,6 +31,8 @@ class Network:
     """Units of the shared fully connected layer."""
     controller: int | None = None
     """Units of each game's own hidden layer; None: a game owns its output layer alone."""
+    layer_norm: bool = False
+    """Normalise each layer's activations, over channels and positions, before its ReLU (PQN needs it)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))  # YAML and JSON have lists alone
@@ -60,9 +62,12 @@ class Agent(nn.Module):
         self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
         self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
         self.hidden = nn.Linear(third * 7 * 7, network.hidden)
+        # One group is layer norm over all of an image's activations; the kernel keeps the channels-last layout.
+        widths = (first, second, third, network.hidden) if network.layer_norm else ()
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths)
         self.controllers = nn.ModuleDict({game: _controller(network, len(ids)) for game, ids in self.actions.items()})
-        self.register_buffer("shift", torch.tensor(0.0), persistent=False)
-        self.register_buffer("scale", torch.tensor(1.0 / 255.0), persistent=False)
+        self.register_buffer("shift", torch.tensor(0.0))
+        self.register_buffer("scale", torch.tensor(1.0 / 255.0))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: Tensor, game: str, precision: Precision = "float32") -> Tensor:
@@ -75,12 +80,15 @@ class Agent(nn.Module):
         device = self.conv1.weight.device
         x = observations.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).to(dtype)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            x = F.relu(F.conv2d(x, *self._scaled_first_layer(), stride=4))
-            x = F.relu(self.conv2(x))
-            x = F.relu(self.conv3(x))
-            x = F.relu(self.hidden(x.flatten(1)))
+            x = self._activate(0, F.conv2d(x, *self._scaled_first_layer(), stride=4))
+            x = self._activate(1, self.conv2(x))
+            x = self._activate(2, self.conv3(x))
+            x = self._activate(3, self.hidden(x.flatten(1)))
         q_values: Tensor = self.controllers[game](x.float())
         return q_values
+
+    def _activate(self, layer: int, x: Tensor) -> Tensor:
+        return F.relu(self.norms[layer](x) if self.network.layer_norm else x)
 
     def _scaled_first_layer(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with ``conv(x, weight, bias) == conv1((x - shift) * scale)``."""

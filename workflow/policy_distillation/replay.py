@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .atari import SIDE, STACK
-from .checkpoints import atomic_path
+from .files import atomic_path
 
 PIXELS = SIDE * SIDE
 

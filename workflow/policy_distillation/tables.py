@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .checkpoints import atomic_path
+from .files import atomic_path
 from .statistics import Returns, geometric_mean, relative_score, relative_score_interval
 
 MEAN_ROW = "geometric mean"
+PARAMETER_ROW = "parameters"
 
 
 def read_returns(path: Path) -> Returns:
@@ -19,81 +20,105 @@ def read_returns(path: Path) -> Returns:
     return pd.read_csv(path)["return"].to_numpy(np.float64)
 
 
-def single_task_table(
+def experiment_table(
     teachers: Mapping[str, Returns],
     students: Mapping[tuple[str, str], Sequence[Returns]],
     paper: pd.DataFrame,
+    parameters: Mapping[str, int] | None = None,
+    teacher_parameters: int = 1,
 ) -> pd.DataFrame:
-    """Table 1 of the paper: one row a game, then the geometric mean over games.
+    """A table like the paper's: one row a game, the geometric mean over games, and where asked for the network sizes.
 
     Args:
         teachers: episode returns by game.
-        students: one array of episode returns per seed, by (game, recipe).
-        paper: columns game, agent, score, percent.
+        students: one array of episode returns per seed, by (game, variant); a variant is a loss, a network, ...
+        paper: columns game, agent (a variant, or dqn), score, percent; a row for the geometric mean where the paper
+            prints it without the games.
+        parameters: of each variant's network; adds a row.
+        teacher_parameters: what they are compared with.
 
-    Columns: game, dqn, dqn_paper; for each recipe R: R (mean score), R_percent (of the teacher), R_low and R_high (95%
-    bootstrap interval of the percentage), R_paper, R_percent_paper; note. What has no meaning is left empty and noted.
+    Columns: game, dqn, dqn_paper; for each variant V: V (mean score), V_percent (of the teacher), V_low and V_high (95%
+    bootstrap interval of the percentage), V_paper, V_percent_paper; note. What has no meaning is left empty and noted.
     """
-    recipes = list(dict.fromkeys(recipe for _, recipe in students))
+    variants = list(dict.fromkeys(variant for _, variant in students))
     published = paper.set_index(["game", "agent"])
     rows = []
     for game, teacher in teachers.items():
         row: dict[str, object] = {"game": game, "dqn": float(np.mean(teacher))}
         row["dqn_paper"] = _published(published, game, "dqn", "score")
-        notes = []
-        if np.mean(teacher) <= 0:
-            notes.append("the teacher's mean score is not positive, so percentages mean nothing")
-        for recipe in recipes:
-            returns = students[game, recipe]
-            row[recipe] = float(np.mean([np.mean(seed) for seed in returns]))
-            row[f"{recipe}_percent"] = relative_score(returns, teacher)
-            row[f"{recipe}_low"], row[f"{recipe}_high"] = relative_score_interval(returns, teacher)
-            row[f"{recipe}_paper"] = _published(published, game, recipe, "score")
-            row[f"{recipe}_percent_paper"] = _published(published, game, recipe, "percent")
-        row["note"] = "; ".join(notes)
+        row["note"] = ""
+        if not np.any(teacher):
+            row["note"] = "THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it"
+        elif np.mean(teacher) <= 0:
+            row["note"] = "the teacher's mean score is not positive, so percentages mean nothing"
+        for variant in variants:
+            returns = students[game, variant]
+            row[variant] = float(np.mean([np.mean(seed) for seed in returns]))
+            row[f"{variant}_percent"] = relative_score(returns, teacher)
+            row[f"{variant}_low"], row[f"{variant}_high"] = relative_score_interval(returns, teacher)
+            row[f"{variant}_paper"] = _published(published, game, variant, "score")
+            row[f"{variant}_percent_paper"] = _published(published, game, variant, "percent")
+        row["note"] = row.pop("note")  # last
         rows.append(row)
     table = pd.DataFrame(rows)
     means: dict[str, object] = {"game": MEAN_ROW}
     missing = []
-    for recipe in recipes:
-        for column in (f"{recipe}_percent", f"{recipe}_percent_paper"):
-            means[column] = geometric_mean(table[column].tolist())
-        if np.isnan(geometric_mean(table[f"{recipe}_percent"].tolist())):
-            missing.append(recipe)
+    for variant in variants:
+        means[f"{variant}_percent"] = geometric_mean(table[f"{variant}_percent"].tolist())
+        printed = _published(published, MEAN_ROW, variant, "percent")
+        games = geometric_mean(table[f"{variant}_percent_paper"].tolist())
+        means[f"{variant}_percent_paper"] = games if np.isnan(printed) else printed
+        if np.isnan(geometric_mean(table[f"{variant}_percent"].tolist())):
+            missing.append(variant)
     means["note"] = (
         f"no geometric mean for {', '.join(missing)}: a percentage is empty or not positive" if missing else ""
     )
-    return pd.concat([table, pd.DataFrame([means])], ignore_index=True)[table.columns]
+    footer = [means]
+    if parameters is not None:
+        sizes: dict[str, object] = {"game": PARAMETER_ROW, "dqn": teacher_parameters, "note": ""}
+        for variant, count in parameters.items():
+            sizes |= {variant: count, f"{variant}_percent": 100 * count / teacher_parameters}
+        footer.append(sizes)
+    return pd.concat([table, pd.DataFrame(footer)], ignore_index=True)[table.columns]
 
 
 def _published(paper: pd.DataFrame, game: str, agent: str, column: str) -> float:
     return float(paper[column].to_dict()[game, agent]) if (game, agent) in paper.index else float("nan")
 
 
-def readable(table: pd.DataFrame, recipes: Sequence[str]) -> pd.DataFrame:
-    """The same table for people: one cell a recipe, ``score (percent, interval)``, the paper's percentage beside it."""
+def label(variant: str) -> str:
+    """A variant's name for people."""
+    return variant.upper() if variant in ("mse", "nll", "kl") else variant
+
+
+def readable(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
+    """The same table for people: a cell a variant, ``score: percent [interval]``, the paper's percentage beside it."""
     out = pd.DataFrame({"game": table["game"]})
     out["DQN"] = [_number(value) for value in table["dqn"]]
-    out["DQN, paper"] = [_number(value) for value in table["dqn_paper"]]
-    for recipe in recipes:
-        out[f"{recipe.upper()} % of DQN"] = [_percent(row, recipe) for _, row in table.iterrows()]
-        out[f"{recipe.upper()}, paper"] = [_number(value) for value in table[f"{recipe}_percent_paper"]]
+    if table["dqn_paper"].notna().any():
+        out["DQN, paper"] = [_number(value) for value in table["dqn_paper"]]
+    for variant in variants:
+        out[f"{label(variant)}: % of DQN"] = [_percent(row, variant) for _, row in table.iterrows()]
+        if table[f"{variant}_percent_paper"].notna().any():
+            out[f"{label(variant)}, paper"] = [_number(value) for value in table[f"{variant}_percent_paper"]]
     if table["note"].astype(bool).any():
         out["note"] = table["note"]
     return out
 
 
-def _percent(row: pd.Series, recipe: str) -> str:
-    percent, low, high = (row[f"{recipe}_{part}"] for part in ("percent", "low", "high"))
+def _percent(row: pd.Series, variant: str) -> str:
+    percent, low, high = (row[f"{variant}_{part}"] for part in ("percent", "low", "high"))
     text = _number(percent)
     if text and np.isfinite(low):
         text = f"{text} [{_number(low)}, {_number(high)}]"
-    score = _number(row[recipe])
+    score = _number(row[variant])
     return f"{score}: {text}" if score and text else score or text
 
 
 def _number(value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value:,.1f}"
+    if not np.isfinite(value):
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.1f}"
 
 
 HTML = """<!doctype html><meta charset="utf-8"><title>{title}</title>
@@ -102,13 +127,13 @@ th, td {{ padding: .35em .8em; text-align: right; border-bottom: 1px solid #ddd 
 th:first-child, td:first-child {{ text-align: left }} tr:last-child {{ font-weight: 600 }}</style>
 <h1>{title}</h1>
 {table}
-<p>Score: percentage of the teacher's score [95% interval]. Paper: Rusu et al., ICLR 2016.</p>
+<p>Mean score: percentage of the teacher's [95% interval]. Paper: Rusu et al., ICLR 2016.</p>
 """
 
 
-def write_table(table: pd.DataFrame, recipes: Sequence[str], title: str, csv: Path) -> None:
+def write_table(table: pd.DataFrame, variants: Sequence[str], title: str, csv: Path) -> None:
     """Write the table to ``csv`` and, in readable form, beside it as Markdown, LaTeX and HTML."""
-    pretty = readable(table, recipes)
+    pretty = readable(table, variants)
     texts = {
         ".csv": table.to_csv(index=False, float_format="%.6g"),
         ".md": pretty.to_markdown(index=False, disable_numparse=True, stralign="right") + "\n",

@@ -11,7 +11,7 @@ of times, so a student can read a part hour by hour::
     truncations   (times, slots) bool             the frame cap ended it
     episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
 
-Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, software. The first
+Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance. The first
 line of the file names the format, the second the SHA-256 of what follows.
 """
 
@@ -33,9 +33,10 @@ from torch import Tensor
 
 from .acting import rollout
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
-from .checkpoints import atomic_path, file_digest, load_agent
+from .checkpoints import load_agent
+from .files import atomic_path, file_digest
 from .replay import PIXELS, gather_stacks, pixel_moments
-from .training import select_device, software, stream
+from .training import provenance, select_device, stream
 
 SCHEMA = "policy_distillation.teacher_dataset/1"
 USER_BLOCK = 512
@@ -80,7 +81,6 @@ def dump_part(
     seed: int,
     path: Path,
     device: str = "auto",
-    num_threads: int = 0,
 ) -> None:
     """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another."""
     if settings.steps_per_hour % settings.envs:
@@ -90,9 +90,7 @@ def dump_part(
         raise DatasetError(
             f"{teacher_path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}"
         )
-    env = AtariVector(
-        game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part), num_threads
-    )
+    env = AtariVector(game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part))
     if list(teacher.actions.get(game, ())) != env.action_ids:
         raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {env.action_ids}")
     rng = np.random.default_rng(stream(seed, "exploration", game, part))
@@ -109,7 +107,7 @@ def dump_part(
         "seed": seed,
         "teacher": file_digest(teacher_path),
         "settings": json.dumps(asdict(settings)),
-        "software": json.dumps(software()),
+        "provenance": json.dumps(provenance()),
     }
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
@@ -236,7 +234,7 @@ class Part:
     def describe(self) -> dict[str, Any]:
         """The attributes, sizes and scores, for people."""
         attributes = {key: np.asarray(value).tolist() for key, value in self._file.attrs.items()}
-        for key in ("protocol", "settings", "software"):
+        for key in ("protocol", "settings", "provenance"):
             attributes[key] = json.loads(attributes[key])
         complete = self._file["episodes/complete"][...]
         returns = self._file["episodes/return"][...][complete]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import platform
+import re
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -22,7 +25,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .checkpoints import atomic_path
+from .files import atomic_path
 from .networks import Precision
 
 
@@ -54,6 +57,12 @@ def make_optimizer(
     return torch.optim.Adam(parameters, learning_rate, eps=epsilon, fused=True)
 
 
+def learning_rate(done: int, total: int, initial: float, schedule: str) -> float:
+    """``constant``, or down to zero over the run: ``linear``, or ``cosine`` (half a period)."""
+    remaining = {"constant": 1.0, "linear": 1 - done / total, "cosine": 0.5 * (1 + math.cos(math.pi * done / total))}
+    return initial * remaining[schedule]
+
+
 def select_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one."""
     if name == "auto":
@@ -64,20 +73,38 @@ def select_device(name: str) -> torch.device:
 def select_precision(name: str, device: torch.device) -> Precision:
     """``auto``: bfloat16 on a GPU or a CPU that multiplies it in hardware, else float32."""
     if name == "auto":
-        fast = device.type == "cuda" or "amx_bf16" in _cpu_flags() or "avx512_bf16" in _cpu_flags()
+        fast = device.type == "cuda" or "amx_bf16" in _cpu_info() or "avx512_bf16" in _cpu_info()
         return "bfloat16" if fast else "float32"
     return "bfloat16" if name == "bfloat16" else "float32"
 
 
-def _cpu_flags() -> str:
+def _cpu_info() -> str:
     path = Path("/proc/cpuinfo")
     return path.read_text() if path.exists() else ""
 
 
-def software() -> dict[str, str]:
-    """Versions that shape results, for metadata."""
+def provenance() -> dict[str, Any]:
+    """For metadata: the commit, the versions and the hardware that made a file."""
     packages = ("torch", "ale-py", "gymnasium", "numpy", "h5py")
-    return {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    model = re.search(r"^model name\s*: (.*)$", _cpu_info(), re.M)
+    return {
+        "commit": _commit(),
+        "software": {"python": platform.python_version(), **{package: version(package) for package in packages}},
+        "hardware": {
+            "cpu": model[1] if model else platform.processor(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Of the checkout that this file is in, with ``-dirty`` if it was edited since; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 class Interrupted(SystemExit):

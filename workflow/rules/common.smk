@@ -11,13 +11,9 @@ sys.path.insert(0, PACKAGE)
 os.environ |= {"PYTHONPATH": PACKAGE}
 
 from policy_distillation.atari import known_games
-from policy_distillation.config import ConfigError, check_config
-from policy_distillation.locks import hold_lock
-
-try:
-    check_config(config, known_games())
-except ConfigError as error:
-    raise WorkflowError(f"config: {error}")
+from policy_distillation.config import ConfigError, check_config, teacher_settings
+from policy_distillation.files import hold_lock
+from policy_distillation.sources import SourceError, check_actions, check_source, source_path
 
 ENVIRONMENT = "../../envs/environment.yaml"
 
@@ -35,13 +31,22 @@ wildcard_constraints:
     games="[a-z0-9_]+",
     recipe="[a-z0-9_]+",
     network="[a-z0-9_]+",
+    experiment="[a-z0-9_]+",
     seed="[0-9]+",
     part="[0-9]+",
+
+
+# Names
 
 
 def games_in(name):
     """The games of a set; a game's own name is the set of that game."""
     return config["game_sets"].get(name, [name])
+
+
+def games_of(experiment):
+    """Every game that an experiment's students play, in order."""
+    return list(dict.fromkeys(game for name in experiment["games"] for game in games_in(name)))
 
 
 def network(name):
@@ -54,45 +59,95 @@ def recipe(name):
     return {**config["distillation"], **config["recipes"][name]}
 
 
+def teacher(game):
+    """How a game's teacher comes about: the defaults, and what the game changes."""
+    return teacher_settings(config["teacher"], game)
+
+
+def algorithm_settings(settings):
+    """What the teacher's algorithm is called with."""
+    return {**settings[settings["algorithm"]], "evaluate_every": settings["evaluate_every"]}
+
+
+# Paths
+
+
 def teacher_folder(game):
     return f"<results>/teachers/{game}/seed{config['teacher']['seed']}"
-
-
-def student_folder(games, recipe, network, seed):
-    return f"<results>/students/{games}/{recipe}/{network}/seed{seed}"
 
 
 def teacher_agent(game):
     return f"{teacher_folder(game)}/agent.safetensors"
 
 
-def single_task_cells():
-    """(game, recipe, seed) -> the student's folder."""
-    experiment = config["experiments"]["single_task"]
-    return {
-        (game, name, seed): student_folder(game, name, experiment["network"], seed)
-        for game in experiment["games"]
-        for name in experiment["recipes"]
-        for seed in experiment["seeds"]
-    }
-
-
-def progress_evaluation():
-    """What a run's own evaluations share with the final ones; their number of episodes is the run's own."""
-    return {key: config["evaluation"][key] for key in ("envs", "epsilon")}
+def teacher_curve(game):
+    """The teacher's learning curve; a teacher from elsewhere has none."""
+    source = teacher(game)["source"]
+    if source == "train":
+        return [f"{teacher_folder(game)}/progress.csv"]
+    curve = source_path(game, source).with_name("progress.csv")
+    return [str(curve)] if curve.exists() else []
 
 
 def dataset_parts(game):
     return [f"<results>/datasets/{game}/part{part}.h5" for part in range(config["dataset"]["parts"])]
 
 
+def cells(experiment):
+    """An experiment's students: (games, variant) and folder; the variant is what tells an experiment's columns apart."""
+    return [
+        (name, variant(experiment, recipe, network), f"<results>/students/{name}/{recipe}/{network}/seed{seed}")
+        for name in experiment["games"]
+        for recipe in experiment["recipes"]
+        for network in experiment["networks"]
+        for seed in experiment["seeds"]
+    ]
+
+
+def variant(experiment, recipe, network):
+    parts = {"recipes": recipe, "networks": network}
+    return "_".join(value for key, value in parts.items() if len(experiment[key]) > 1) or recipe
+
+
+def scores(experiment):
+    """(game, variant) and the scores file of each of an experiment's students on each of its games."""
+    return [
+        (game, variant, f"{folder}/scores/{game}.csv")
+        for name, variant, folder in cells(experiment)
+        for game in games_in(name)
+    ]
+
+
+def experiment(wildcards):
+    return config["experiments"][wildcards.experiment]
+
+
+def all_results():
+    """What config.yaml's experiments ask for."""
+    for name in config["experiments"]:
+        yield f"<results>/table_{name}.csv"
+        yield f"<results>/figures/{name}.png"
+        yield f"<results>/figures/{name}_curves.png"
+    if any(teacher_curve(game) for entry in config["experiments"].values() for game in games_of(entry)):
+        yield "<results>/figures/teacher_curves.png"
+
+
+# Resources
+
+
+def progress_evaluation(episodes):
+    """A run's own evaluations: like the final ones, with as many episodes as the run asks for."""
+    return {"episodes": episodes, **{key: config["evaluation"][key] for key in ("envs", "epsilon")}}
+
+
 FRAME_BYTES = 84 * 84
 BASE_MB = 1500  # Python, torch, the emulators and a large batch's activations
 
 
-def teacher_mb(games=1):
-    """Memory of a training job: its replays."""
-    return BASE_MB + games * config["teacher"]["dqn"]["replay_size"] * (FRAME_BYTES + 8) // 10**6
+def teacher_mb(settings):
+    """Memory of a training job: its replay."""
+    replay = settings["dqn"]["replay_size"] if settings["algorithm"] == "dqn" else 0
+    return BASE_MB + replay * (FRAME_BYTES + 8) // 10**6
 
 
 def student_mb(games, name):
@@ -106,8 +161,8 @@ def student_mb(games, name):
 # SIGTERM, keeps its state, and goes on from there when it is retried with more.
 
 
-def teacher_minutes():
-    return 60 + config["teacher"]["dqn"]["steps"] // 60_000
+def teacher_minutes(settings):
+    return 60 + settings[settings["algorithm"]]["steps"] // 60_000
 
 
 def student_minutes(games, name):
@@ -116,11 +171,14 @@ def student_minutes(games, name):
     return 60 + len(games_in(games)) * hours * recipe(name)["updates_per_hour"] // 6_000
 
 
-def all_results():
-    """What config.yaml's experiments ask for."""
-    return [
-        "<results>/table_single_task.csv",
-        "<results>/figures/single_task.png",
-        "<results>/figures/teacher_curves.png",
-        "<results>/figures/student_curves.png",
-    ]
+# Checks, before anything runs
+
+try:
+    check_config(config, known_games())
+    USED_GAMES = sorted({game for entry in config["experiments"].values() for game in games_of(entry)})
+    for game in USED_GAMES:
+        check_source(game, teacher(game)["source"], config["protocol"])
+except (ConfigError, SourceError) as error:
+    raise WorkflowError(f"config: {error}")
+
+GIVEN_GAMES = [game for game in known_games() if teacher(game)["source"] != "train"]

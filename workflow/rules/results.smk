@@ -1,61 +1,83 @@
 # Tables and figures, each made of the cells that its experiment names.
 
 
-rule table_single_task:
+rule table:
     input:
-        teachers=[f"{teacher_folder(game)}/scores/{game}.csv" for game in config["experiments"]["single_task"]["games"]],
-        students=[f"{folder}/scores/{game}.csv" for (game, *_), folder in single_task_cells().items()],
+        teachers=lambda wc: [f"{teacher_folder(game)}/scores/{game}.csv" for game in games_of(experiment(wc))],
+        students=lambda wc: [path for _, _, path in scores(experiment(wc))],
         paper="resources/paper_results.csv",
     output:
-        csv="<results>/table_single_task.csv",
-        md="<results>/table_single_task.md",
-        tex="<results>/table_single_task.tex",
-        html=report(
-            "<results>/table_single_task.html",
-            caption="../report/table_single_task.rst",
-            category="Single task",
-        ),
+        csv="<results>/table_{experiment}.csv",
+        md="<results>/table_{experiment}.md",
+        tex="<results>/table_{experiment}.tex",
+        html=report("<results>/table_{experiment}.html", caption="../report/table.rst", category="{experiment}"),
     log:
-        "<logs>/table_single_task.log",
+        "<logs>/table_{experiment}.log",
     localrule: True
     conda:
         ENVIRONMENT
     params:
-        games=config["experiments"]["single_task"]["games"],
-        cells=list(single_task_cells()),
+        title=lambda wc: experiment(wc)["title"],
+        games=lambda wc: games_of(experiment(wc)),
+        columns=lambda wc: [(game, variant) for game, variant, _ in scores(experiment(wc))],
+        against=lambda wc: experiment(wc).get("against"),
+        networks=lambda wc: {name: network(name) for name in experiment(wc)["networks"]},
+        teacher_network=lambda wc: network(config["teacher"]["network"]),
     script:
-        "../scripts/table_single_task.py"
+        "../scripts/table.py"
 
 
-rule figure_single_task:
+rule figure:
     input:
-        table=rules.table_single_task.output.csv,
+        table="<results>/table_{experiment}.csv",
+    output:
+        png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
+        pdf="<results>/figures/{experiment}.pdf",
+    log:
+        "<logs>/figure_{experiment}.log",
+    wildcard_constraints:
+        experiment="|".join(config["experiments"]),
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        variants=lambda wc: list(dict.fromkeys(variant for _, variant, _ in cells(experiment(wc)))),
+        against=lambda wc: experiment(wc).get("against"),
+    script:
+        "../scripts/figure.py"
+
+
+rule figure_curves:
+    input:
+        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in cells(experiment(wc))],
+        teachers=lambda wc: [f"{teacher_folder(game)}/scores/{game}.csv" for game in games_of(experiment(wc))],
     output:
         png=report(
-            "<results>/figures/single_task.png",
-            caption="../report/figure_single_task.rst",
-            category="Single task",
+            "<results>/figures/{experiment}_curves.png", caption="../report/figure_curves.rst", category="{experiment}"
         ),
-        pdf="<results>/figures/single_task.pdf",
+        pdf="<results>/figures/{experiment}_curves.pdf",
     log:
-        "<logs>/figure_single_task.log",
+        "<logs>/figure_{experiment}_curves.log",
+    wildcard_constraints:
+        experiment="|".join(config["experiments"]),
     localrule: True
     conda:
         ENVIRONMENT
     params:
-        recipes=config["experiments"]["single_task"]["recipes"],
+        games=lambda wc: games_of(experiment(wc)),
+        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in cells(experiment(wc))],
     script:
-        "../scripts/figure_single_task.py"
+        "../scripts/figure_curves.py"
 
 
 rule figure_teacher_curves:
     input:
-        [f"{teacher_folder(game)}/progress.csv" for game in config["experiments"]["single_task"]["games"]],
+        [path for game in USED_GAMES for path in teacher_curve(game)],
     output:
         png=report(
             "<results>/figures/teacher_curves.png",
             caption="../report/figure_teacher_curves.rst",
-            category="Teachers",
+            category="teachers",
         ),
         pdf="<results>/figures/teacher_curves.pdf",
     log:
@@ -64,29 +86,6 @@ rule figure_teacher_curves:
     conda:
         ENVIRONMENT
     params:
-        games=config["experiments"]["single_task"]["games"],
+        games=[game for game in USED_GAMES if teacher_curve(game)],
     script:
         "../scripts/figure_teacher_curves.py"
-
-
-rule figure_student_curves:
-    input:
-        students=[f"{folder}/progress.csv" for folder in single_task_cells().values()],
-        teachers=rules.table_single_task.input.teachers,
-    output:
-        png=report(
-            "<results>/figures/student_curves.png",
-            caption="../report/figure_student_curves.rst",
-            category="Single task",
-        ),
-        pdf="<results>/figures/student_curves.pdf",
-    log:
-        "<logs>/figure_student_curves.log",
-    localrule: True
-    conda:
-        ENVIRONMENT
-    params:
-        games=config["experiments"]["single_task"]["games"],
-        cells=list(single_task_cells()),
-    script:
-        "../scripts/figure_student_curves.py"

@@ -22,6 +22,6 @@ rule distill_student:
         games=lambda wc: games_in(wc.games),
         network=lambda wc: network(wc.network),
         recipe=lambda wc: recipe(wc.recipe),
-        evaluation=progress_evaluation(),
+        evaluation=lambda wc: progress_evaluation(recipe(wc.recipe)["evaluation_episodes"]),
     script:
         "../scripts/distill_student.py"

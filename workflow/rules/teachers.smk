@@ -1,4 +1,4 @@
-# A DQN per game, frozen when done. Killed, it goes on from {folder}/state.
+# A teacher per game, frozen when done: trained here, or taken from a file. Killed in training, it goes on from {folder}/state.
 
 
 rule train_teacher:
@@ -9,17 +9,36 @@ rule train_teacher:
         "<logs>/train_teacher/{game}/seed{seed}.log",
     benchmark:
         "<benchmarks>/train_teacher/{game}/seed{seed}.tsv"
+    wildcard_constraints:
+        game="|".join(game for game in known_games() if game not in GIVEN_GAMES) or "none",
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: teacher_mb() * attempt,
-        runtime=lambda wc, attempt: teacher_minutes() * attempt,
+        mem_mb=lambda wc, attempt: teacher_mb(teacher(wc.game)) * attempt,
+        runtime=lambda wc, attempt: teacher_minutes(teacher(wc.game)) * attempt,
     params:
-        network=network(config["teacher"]["network"]),
-        settings=config["teacher"]["dqn"],
-        evaluation=progress_evaluation(),
+        algorithm=lambda wc: teacher(wc.game)["algorithm"],
+        settings=lambda wc: algorithm_settings(teacher(wc.game)),
+        network=lambda wc: network(teacher(wc.game)["network"]),
+        evaluation=lambda wc: progress_evaluation(teacher(wc.game)["evaluation_episodes"]),
         protocol=config["protocol"],
     script:
         "../scripts/train_teacher.py"
+
+
+rule given_teacher:
+    input:
+        lambda wc: str(source_path(wc.game, teacher(wc.game)["source"])),
+    output:
+        "<teacher>/agent.safetensors",
+    log:
+        "<logs>/given_teacher/{game}/seed{seed}.log",
+    wildcard_constraints:
+        game="|".join(GIVEN_GAMES) or "none",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/given_teacher.py"

@@ -8,7 +8,8 @@ from policy_distillation.networks import Network
 from policy_distillation.training import logging_to, prepare_process
 
 machine = snakemake.config["machine"]
-recipe = Recipe(**snakemake.params.recipe)
+recipe = dict(snakemake.params.recipe)
+recipe.pop("evaluation_episodes")  # among those of the evaluation
 seed = int(snakemake.wildcards.seed)
 games = snakemake.params.games
 paths = [Path(path) for path in snakemake.input.parts]
@@ -18,8 +19,8 @@ with logging_to(snakemake.log[0]):
     distill(
         parts={game: paths[index * per_game : (index + 1) * per_game] for index, game in enumerate(games)},
         network=Network(**snakemake.params.network),
-        recipe=recipe,
-        evaluation=Evaluation(recipe.evaluation_episodes, **snakemake.params.evaluation),
+        recipe=Recipe(**recipe),
+        evaluation=Evaluation(**snakemake.params.evaluation),
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
         device=machine["device"],

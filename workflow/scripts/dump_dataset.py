@@ -16,5 +16,4 @@ with logging_to(snakemake.log[0]):
         seed=snakemake.params.seed,
         path=Path(snakemake.output[0]),
         device=snakemake.config["machine"]["device"],
-        num_threads=snakemake.threads,
     )

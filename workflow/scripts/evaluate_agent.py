@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from policy_distillation.checkpoints import atomic_path, load_agent
+from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
+from policy_distillation.files import atomic_path
 from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
 
 machine = snakemake.config["machine"]
@@ -21,7 +22,6 @@ with logging_to(snakemake.log[0]):
         stream(snakemake.params.seed, "evaluation"),
         select_precision(machine["precision"], device),
         teacher,
-        snakemake.threads,
     )
     frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
     print(frame[["return", "length"]].describe().to_string())

@@ -7,7 +7,6 @@ from policy_distillation.figures import learning_curves, save_figure
 from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
-    curves = {
-        game: {"DQN": pd.read_csv(path)} for game, path in zip(snakemake.params.games, snakemake.input, strict=True)
-    }
+    paths = zip(snakemake.params.games, snakemake.input, strict=True)
+    curves = {game: {"teacher": pd.read_csv(path)} for game, path in paths}
     save_figure(learning_curves(curves, "step"), Path(snakemake.output.png))

@@ -1,20 +1,21 @@
-"""Learning curves of the students; several seeds of one recipe are averaged."""
+"""Learning curves of an experiment's students; several seeds of one variant are averaged."""
 
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 from policy_distillation.figures import learning_curves, save_figure
-from policy_distillation.tables import read_returns
+from policy_distillation.tables import label, read_returns
 from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
     seeds = defaultdict(list)
-    for (game, recipe, _seed), path in zip(snakemake.params.cells, snakemake.input.students, strict=True):
-        seeds[game, recipe].append(pd.read_csv(path))
+    for (games, variant), path in zip(snakemake.params.cells, snakemake.input.students, strict=True):
+        for game in games:
+            seeds[game, variant].append(pd.read_csv(path))
     curves = defaultdict(dict)
-    for (game, recipe), rows in seeds.items():
-        curves[game][recipe.upper()] = pd.concat(rows).groupby("update", as_index=False).mean()
+    for (game, variant), rows in seeds.items():
+        curves[game][label(variant)] = pd.concat(rows).groupby("update", as_index=False).mean()
     levels = {
         game: read_returns(path).mean()
         for game, path in zip(snakemake.params.games, snakemake.input.teachers, strict=True)

@@ -1,0 +1,114 @@
+"""Teachers from files: what is taken, and the one line that every refusal is."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from policy_distillation import sources
+from policy_distillation.atari import PROTOCOLS, action_ids
+from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.networks import Agent, Network
+from policy_distillation.sources import SourceError, check_actions, check_source, source_path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER = PROTOCOLS["paper2015"]
+PONG = [0, 1, 3, 4, 11, 12]
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """A maker of agents' files."""
+
+    def make(name="agent.safetensors", actions=None, protocol=PAPER):
+        torch.manual_seed(0)
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        save_agent(path, Agent(Network((4, 4, 4), 8), actions or {"pong": PONG}), {"protocol": asdict(protocol)})
+        return path
+
+    return make
+
+
+@pytest.fixture
+def reference(tmp_path, agent, monkeypatch):
+    """A folder of reference teachers with one teacher, Pong's."""
+    monkeypatch.setattr(sources, "REFERENCE", tmp_path / "teachers")
+    path = agent("teachers/pong/agent.safetensors")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (tmp_path / "teachers/SHA256SUMS").write_text(f"{digest}  pong/agent.safetensors\n")
+    return path
+
+
+def refusal(check, *arguments):
+    with pytest.raises(SourceError) as caught:
+        check(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_good_sources_pass(agent, reference):
+    check_source("pong", "train", "paper2015")
+    check_source("pong", "reference", "paper2015")
+    check_source("pong", str(agent("own/agent.safetensors")), "paper2015")
+    assert source_path("pong", "reference") == reference
+    check_actions("pong", "reference", "paper2015")
+
+
+def test_a_missing_file_is_named_and_what_there_is_instead(reference, tmp_path):
+    message = refusal(check_source, "breakout", "reference", "paper2015")
+    assert "breakout/agent.safetensors does not exist; reference teachers here: pong; or use `train`" in message
+    assert f"{tmp_path}/none does not exist" in refusal(check_source, "pong", f"{tmp_path}/none", "paper2015")
+
+
+def test_an_altered_reference_is_refused(reference):
+    content = bytearray(reference.read_bytes())
+    content[-1] ^= 1
+    reference.write_bytes(content)
+    assert "SHA256SUMS names; restore it from git" in refusal(check_source, "pong", "reference", "paper2015")
+
+
+def test_a_teacher_of_another_game_or_protocol_is_refused(agent):
+    path = str(agent(actions={"qbert": range(6), "breakout": range(4)}))
+    assert "does not play pong; it plays breakout, qbert" in refusal(check_source, "pong", path, "paper2015")
+    path = str(agent())
+    message = refusal(check_source, "pong", path, "machado2018")
+    assert "was made under the protocol paper2015, but protocol is machado2018" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100, b"\x02" + bytes(7) + b"{}"])
+def test_a_file_that_is_no_agent_is_refused(tmp_path, content):
+    path = tmp_path / "agent.safetensors"
+    path.write_bytes(content)
+    assert "is not an agent of this project" in refusal(check_source, "pong", str(path), "paper2015")
+
+
+def test_other_actions_than_the_emulators_are_refused(agent):
+    path = str(agent(actions={"pong": [0, 1, 3, 4, 12, 11]}))
+    check_source("pong", path, "paper2015")
+    message = refusal(check_actions, "pong", path, "paper2015")
+    assert "[0, 1, 3, 4, 12, 11] for pong, the emulator [0, 1, 3, 4, 11, 12]" in message
+
+
+@pytest.mark.parametrize(("game", "ids"), [("pong", PONG), ("freeway", [0, 2, 5]), ("breakout", [0, 1, 3, 4])])
+def test_action_ids(game, ids):
+    assert action_ids(game, PAPER) == ids
+    assert action_ids(game, PROTOCOLS["machado2018"]) == list(range(18))
+
+
+TEACHERS = sorted(folder.name for folder in (ROOT / "resources/teachers").glob("*/"))
+
+
+@pytest.mark.parametrize("game", TEACHERS)
+def test_shipped_teachers_are_whole_and_fit_their_games(game, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_source(game, "reference", "paper2015")
+    check_actions(game, "reference", "paper2015")
+    folder = ROOT / "resources/teachers" / game
+    _, metadata = load_agent(folder / "agent.safetensors")
+    assert metadata["games"] == [game]
+    assert {"settings", "seed", "steps", "score", "protocol"} <= metadata.keys()
+    assert (folder / "progress.csv").exists()
+    assert (folder / "agent.safetensors").stat().st_size < 4e6
+    assert len((folder / "scores.csv").read_text().splitlines()) >= 101
