@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from policy_distillation.figures import learning_curves, relative_scores, save_figure
+from policy_distillation.figures import learning_curves, relative_scores, save_figure, scores_against_parameters
 from policy_distillation.tables import MEAN_ROW, experiment_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +56,7 @@ def test_seeds_weigh_equally_and_unpublished_cells_stay_empty() -> None:
     table = experiment_table({"seaquest": np.array([30.0])}, students, PAPER)
     assert table["kl_tau1"][0] == 15.0
     assert table["kl_tau1_percent"][0] == 50.0
-    assert np.isnan(table["dqn_paper"][0])
+    assert np.isnan(table["teacher_paper"][0])
     assert np.isnan(table["kl_tau1_percent_paper"][0])
 
 
@@ -70,7 +70,7 @@ def test_written_files_say_the_same(tmp_path: Path) -> None:
         assert "7,112.8: 155.0 [155.0, 155.0]" in text
         assert "nan" not in text
     assert latex.count(r"\\") == 6
-    assert r"KL: \% of DQN" in latex
+    assert r"KL: \% of teacher" in latex
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.html", "table.md", "table.tex"]
 
 
@@ -96,3 +96,31 @@ def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:
     assert [line.get_label() for line in lines] == ["KL", "MSE", "teacher"]
     assert lines[0].get_ydata().tolist() == [3.0, 4.0]
     assert lines[2].get_ydata() == [5.0, 5.0]
+
+
+def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
+    teachers = {"pong": np.array([20.0]), "qbert": np.array([100.0])}
+    students = {
+        ("pong", "dqn"): [np.array([20.0])],
+        ("pong", "net3"): [np.array([10.0])],
+        ("qbert", "dqn"): [np.array([121.0])],
+        ("qbert", "net3"): [np.array([98.0])],
+    }
+    paper = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'compression'")
+    table = experiment_table(teachers, students, paper, {"dqn": 1_693_362, "net3": 61_954}, 1_693_362)
+    assert table["game"].tolist() == ["pong", "qbert", MEAN_ROW, "parameters"]
+    mean, sizes = table.iloc[2], table.iloc[3]
+    assert mean["dqn_percent"] == pytest.approx(110)
+    assert mean["net3_percent"] == pytest.approx(70)
+    assert mean["net3_percent_paper"] == 83.9
+    assert sizes["net3"] == 61_954
+    assert round(sizes["net3_percent"]) == 4
+    axes = scores_against_parameters(table, ["dqn", "net3"]).axes[0]
+    thick = next(line for line in axes.lines if line.get_label() == "geometric mean")
+    assert np.allclose(thick.get_xydata(), [[1_693_362, 110], [61_954, 70]])
+
+
+def test_a_teacher_that_never_scored_is_called_out() -> None:
+    students = {("freeway", "kl"): [np.array([0.0])]}
+    table = experiment_table({"freeway": np.array([0.0, 0.0])}, students, PAPER)
+    assert table["note"][0].startswith("THE TEACHER NEVER SCORED")

@@ -45,14 +45,14 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
     plan = checkout.snakemake("-n", "all")
     assert plan.returncode == 0, plan.stdout[-3000:]
     assert planned(plan.stdout) == {
-        "train_teacher": 4,
-        "dump_dataset": 200,
-        "distill_student": 12,
-        "evaluate_agent": 16,
-        "table_single_task": 1,
-        "figure_single_task": 1,
+        "train_teacher": 10,
+        "dump_dataset": 10 * 50,
+        "distill_student": 4 * 3 + 10 * 4 - 4,  # the two share four KL students
+        "evaluate_agent": 10 + 48,
+        "table": 2,
+        "figure": 2,
+        "figure_curves": 2,
         "figure_teacher_curves": 1,
-        "figure_student_curves": 1,
     }
 
 
@@ -60,9 +60,11 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
 def test_profiles_resolve(checkout: Checkout, profile: str) -> None:
     plan = checkout.snakemake("-n", "--profile", profile, "all")
     assert plan.returncode == 0, plan.stdout[-3000:]
-    games = 1 if "demo" in profile else 4
-    assert planned(plan.stdout)["train_teacher"] == games
-    if "slurm" not in profile:  # overlays write below a folder of their own
+    if "slurm" in profile:
+        assert planned(plan.stdout)["train_teacher"] == 10
+    else:  # overlays take reference teachers and write below a folder of their own
+        assert "train_teacher" not in planned(plan.stdout)
+        assert planned(plan.stdout)["given_teacher"] == (1 if "demo" in profile else 4)
         assert f"results/{Path(profile).name}/table_single_task.csv" in plan.stdout
 
 
@@ -106,6 +108,10 @@ def test_nothing_heavy_is_imported_while_parsing(checkout: Checkout) -> None:
             {"experiments": {"single_task": {"recipes": ["klx"]}}},
             "experiments.single_task.recipes[0]: unknown recipe 'klx'; allowed: kl, mse, nll",
         ),
+        (
+            {"teacher": {"source": "nowhere/agent.safetensors"}},
+            "teacher.source: nowhere/agent.safetensors does not exist; reference teachers here: ",
+        ),
         ({"results": "../elsewhere"}, "results: '../elsewhere' is not allowed; allowed: text that matches "),
     ],
 )
@@ -144,12 +150,15 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     results = finished.folder / RESULTS
     table = pd.read_csv(results / "table_single_task.csv")
     assert table["game"].tolist() == ["breakout", "geometric mean"]
+    sizes = pd.read_csv(results / "table_compression.csv").set_index("game")
+    assert sizes.loc["breakout", "dqn"] == table["kl"][0]  # the same student
+    assert sizes.loc["parameters", "net1_percent"] < 100
     teacher = pd.read_csv(results / "teachers/breakout/seed0/scores/breakout.csv")
     assert list(teacher.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "protocol", "starts"]
     assert len(teacher) == 8
     assert teacher.groupby("slot").size().tolist() == [2, 2, 2, 2]
-    assert table["dqn"][0] == pytest.approx(teacher["return"].mean())
-    assert table["dqn_paper"][0] == 303.9
+    assert table["teacher"][0] == pytest.approx(teacher["return"].mean())
+    assert table["teacher_paper"][0] == 303.9
     for recipe, paper in {"mse": 33.9, "nll": 77.6, "kl": 94.7}.items():
         folder = results / f"students/breakout/{recipe}/dqn/seed0"
         scores = pd.read_csv(folder / "scores/breakout.csv")
@@ -162,7 +171,7 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
         assert not (folder / "state").exists()
     for suffix in ("csv", "md", "tex", "html"):
         assert "breakout" in (results / f"table_single_task.{suffix}").read_text()
-    for name in ("single_task", "teacher_curves", "student_curves"):
+    for name in ("single_task", "single_task_curves", "compression", "compression_curves", "teacher_curves"):
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
     parts = [Part(results / f"datasets/breakout/part{part}.h5") for part in range(2)]
@@ -175,7 +184,7 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     done = finished.snakemake(*SMOKE, "--report", "report.html")
     assert done.returncode == 0, done.stdout[-3000:]
     report = (finished.folder / "report.html").read_text()
-    for expected in ("table_single_task.html", "single_task.png", "teacher_curves.png", "student_curves.png"):
+    for expected in ("table_single_task.html", "single_task.png", "teacher_curves.png", "compression_curves.png"):
         assert expected in report
     assert "Diamonds: table 1 of the paper" in report
     assert "paper2015" in report
@@ -201,9 +210,9 @@ def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
     assert planned(plan) == {
         "distill_student": 1,
         "evaluate_agent": 1,
-        "table_single_task": 1,
-        "figure_single_task": 1,
-        "figure_student_curves": 1,
+        "table": 2,
+        "figure": 2,
+        "figure_curves": 2,
     }
     assert "/kl/dqn/" in plan
     assert not re.search(r"output: .*/(mse|nll)/", plan)

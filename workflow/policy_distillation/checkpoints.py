@@ -28,10 +28,12 @@ class CheckpointError(ValueError):
     """A file that is no agent of ours: truncated, altered or foreign. The message is one line for the user."""
 
 
-def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
+def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
     """Write an agent with its input scaling folded to x/255.
 
-    ``metadata``: anything that JSON can hold: protocol, settings, seed, steps, software.
+    Args:
+        metadata: anything that JSON can hold: protocol, settings, seed, steps, provenance.
+        dtype: float32, or float16 for half the size; whoever loads it gets float32.
     """
     header: dict[str, Any] = {
         **metadata,
@@ -41,7 +43,7 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any]) -> None:
     }
     folded = copy.deepcopy(agent).cpu()
     folded.fold_input_scaling()
-    tensors = {name: parameter.detach().contiguous() for name, parameter in folded.named_parameters()}
+    tensors = {name: parameter.detach().to(dtype).contiguous() for name, parameter in folded.named_parameters()}
     header["digest"] = _tensors_digest(tensors)
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {KEY: json.dumps(header, sort_keys=True)})

@@ -104,6 +104,7 @@ def distill(
         "teachers": {game: part.teacher for game, part in first.items()},
         "data": digests,
     }
+    made_by = provenance()  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
     saved = run.load()
     update = saved["update"] if saved else 0
@@ -186,7 +187,7 @@ def distill(
     progress.close()
     for part in current.values():
         part.close()
-    metadata = {**description, "kind": "student", "updates": total, **provenance()}
+    metadata = {**description, "kind": "student", "updates": total, **made_by}
     save_agent(folder / "agent.safetensors", student.cpu(), metadata)
     run.remove()
 

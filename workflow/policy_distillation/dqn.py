@@ -164,6 +164,7 @@ def train(
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
     }
+    made_by = provenance()  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
     saved = run.load()
     step = saved["step"] if saved else 0
@@ -257,6 +258,6 @@ def train(
     progress.close()
     for env in envs.values():
         env.close()
-    metadata = {**description, "kind": "dqn", "score": best.score, "steps": step, **provenance()}
+    metadata = {**description, "kind": "dqn", "score": best.score, "steps": step, **made_by}
     save_agent(folder / "agent.safetensors", best.agent, metadata)
     run.remove()

@@ -59,7 +59,7 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
         axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
         axes.set_xticks(places, [title(game) for game in table["game"]])
         axes.tick_params(axis="x", length=0)
-        axes.set_ylabel("score, % of the DQN teacher's")
+        axes.set_ylabel("score, % of the teacher's")
         figure.legend(loc="outside upper center", ncols=len(variants) + 1)
     return figure
 
@@ -95,7 +95,7 @@ def scores_against_parameters(table: pd.DataFrame, variants: Sequence[str]) -> F
         axes.set_xticks(sizes, [f"{label(v)}\n{size / 1e3:,.0f} k" for v, size in zip(variants, sizes, strict=True)])
         axes.minorticks_off()
         axes.set_xlabel("parameters")
-        axes.set_ylabel("score, % of the DQN teacher's")
+        axes.set_ylabel("score, % of the teacher's")
         figure.legend(loc="outside right upper")
     return figure
 

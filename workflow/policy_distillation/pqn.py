@@ -153,6 +153,7 @@ def train(
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
     }
+    made_by = provenance()  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
     saved = run.load()
     step = saved["step"] if saved else 0
@@ -243,6 +244,6 @@ def train(
                 raise Interrupted(143)
     progress.close()
     env.close()
-    metadata = {**description, "kind": "pqn", "score": best.score, "steps": step, **provenance()}
+    metadata = {**description, "kind": "pqn", "score": best.score, "steps": step, **made_by}
     save_agent(folder / "agent.safetensors", best.agent, metadata)
     run.remove()

@@ -37,15 +37,16 @@ def experiment_table(
         parameters: of each variant's network; adds a row.
         teacher_parameters: what they are compared with.
 
-    Columns: game, dqn, dqn_paper; for each variant V: V (mean score), V_percent (of the teacher), V_low and V_high (95%
-    bootstrap interval of the percentage), V_paper, V_percent_paper; note. What has no meaning is left empty and noted.
+    Columns: game, teacher, teacher_paper (the paper's DQN); for each variant V: V (mean score), V_percent (of the
+    teacher), V_low and V_high (95% bootstrap interval of the percentage), V_paper, V_percent_paper; note. What has no
+    meaning is left empty and noted.
     """
     variants = list(dict.fromkeys(variant for _, variant in students))
     published = paper.set_index(["game", "agent"])
     rows = []
     for game, teacher in teachers.items():
-        row: dict[str, object] = {"game": game, "dqn": float(np.mean(teacher))}
-        row["dqn_paper"] = _published(published, game, "dqn", "score")
+        row: dict[str, object] = {"game": game, "teacher": float(np.mean(teacher))}
+        row["teacher_paper"] = _published(published, game, "dqn", "score")
         row["note"] = ""
         if not np.any(teacher):
             row["note"] = "THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it"
@@ -75,7 +76,7 @@ def experiment_table(
     )
     footer = [means]
     if parameters is not None:
-        sizes: dict[str, object] = {"game": PARAMETER_ROW, "dqn": teacher_parameters, "note": ""}
+        sizes: dict[str, object] = {"game": PARAMETER_ROW, "teacher": teacher_parameters, "note": ""}
         for variant, count in parameters.items():
             sizes |= {variant: count, f"{variant}_percent": 100 * count / teacher_parameters}
         footer.append(sizes)
@@ -94,11 +95,11 @@ def label(variant: str) -> str:
 def readable(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     """The same table for people: a cell a variant, ``score: percent [interval]``, the paper's percentage beside it."""
     out = pd.DataFrame({"game": table["game"]})
-    out["DQN"] = [_number(value) for value in table["dqn"]]
-    if table["dqn_paper"].notna().any():
-        out["DQN, paper"] = [_number(value) for value in table["dqn_paper"]]
+    out["teacher"] = [_number(value) for value in table["teacher"]]
+    if table["teacher_paper"].notna().any():
+        out["teacher, paper"] = [_number(value) for value in table["teacher_paper"]]
     for variant in variants:
-        out[f"{label(variant)}: % of DQN"] = [_percent(row, variant) for _, row in table.iterrows()]
+        out[f"{label(variant)}: % of teacher"] = [_percent(row, variant) for _, row in table.iterrows()]
         if table[f"{variant}_percent_paper"].notna().any():
             out[f"{label(variant)}, paper"] = [_number(value) for value in table[f"{variant}_percent_paper"]]
     if table["note"].astype(bool).any():

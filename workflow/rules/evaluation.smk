@@ -12,7 +12,7 @@ rule evaluate_agent:
     benchmark:
         "<benchmarks>/evaluate_agent/{agent}/{game}.tsv"
     wildcard_constraints:
-        agent="(teachers|students)/.+",
+        agent="(teachers|students|reference_teachers)/.+",
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]

@@ -42,3 +42,38 @@ rule given_teacher:
         ENVIRONMENT
     script:
         "../scripts/given_teacher.py"
+
+
+# The teachers in resources/teachers: snakemake --profile profiles/reference reference_teachers, then copy the folder.
+
+
+rule reference_teacher:
+    input:
+        agent=lambda wc: teacher_agent(wc.game),
+        progress=lambda wc: teacher_curve(wc.game),
+    output:
+        agent="<results>/reference_teachers/{game}/agent.safetensors",
+        progress="<results>/reference_teachers/{game}/progress.csv",
+    log:
+        "<logs>/reference_teacher/{game}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/reference_teacher.py"
+
+
+rule reference_teachers:
+    input:
+        agents=[f"<results>/reference_teachers/{game}/agent.safetensors" for game in USED_GAMES],
+        scores=[f"<results>/reference_teachers/{game}/scores/{game}.csv" for game in USED_GAMES],
+    output:
+        sums="<results>/reference_teachers/SHA256SUMS",
+        readme="<results>/reference_teachers/README.md",
+    log:
+        "<logs>/reference_teachers.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/reference_teachers.py"

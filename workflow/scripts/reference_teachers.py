@@ -1,0 +1,44 @@
+"""The table of the reference teachers, and the digests that the workflow checks before it uses one."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from policy_distillation.checkpoints import read_metadata
+from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.training import logging_to
+
+README = """# Reference teachers
+
+Trained by this workflow (`snakemake --profile profiles/reference reference_teachers`), float16. Mean return and standard
+error of {episodes} games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software and hardware:
+`python -m policy_distillation inspect resources/teachers/pong/agent.safetensors`.
+
+{table}
+
+Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its games, `scores.csv`.
+"""
+
+with logging_to(snakemake.log[0]):
+    rows, sums = [], []
+    root = Path(snakemake.output.sums).parent
+    for path, scores in zip(map(Path, snakemake.input.agents), snakemake.input.scores, strict=True):
+        metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
+        shutil.copyfile(scores, path.with_name("scores.csv"))
+        curve = pd.read_csv(path.with_name("progress.csv"))
+        rows.append(
+            {
+                "game": path.parent.name,
+                "algorithm": metadata["algorithm"],
+                "agent steps": f"{metadata['steps']:,}",
+                "hours, one CPU core": f"{curve['seconds'].iloc[-1] / 3600:.1f}",
+                "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
+                "commit": (metadata["commit"] or "unknown")[:12],
+                "seed": metadata["seed"],
+            }
+        )
+        sums += [f"{file_digest(file)}  {file.relative_to(root)}\n" for file in sorted(path.parent.glob("*.*"))]
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    for output, text in ((snakemake.output.readme, README), (snakemake.output.sums, "".join(sums))):
+        with atomic_path(Path(output)) as temporary:
+            temporary.write_text(text.format(episodes=len(returns), table=table) if text is README else text)
