@@ -11,8 +11,8 @@ from policy_distillation.training import logging_to
 README = """# Reference teachers
 
 Trained by this workflow (`snakemake --profile profiles/reference reference_teachers`), float16. Mean return and
-standard error of {episodes} games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software and
-hardware: `python -m policy_distillation inspect resources/teachers/pong/agent.safetensors`.
+standard error of {episodes} games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software
+and hardware: `python -m policy_distillation inspect resources/teachers/pong/agent.safetensors`.
 
 {table}
 
