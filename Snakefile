@@ -34,4 +34,9 @@ onstart:
 rule all:
     default_target: True
     input:
-        all_results(),
+        results_of(config["experiments"]),
+
+
+rule paper:
+    input:
+        results_of(name for name, entry in config["experiments"].items() if entry.get("paper")),

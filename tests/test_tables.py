@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from policy_distillation.figures import learning_curves, relative_scores, save_figure, scores_against_parameters
+from policy_distillation.figures import learning_curves, relative_scores, save_figure, scores_against
 from policy_distillation.tables import MEAN_ROW, experiment_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,7 +107,8 @@ def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
         ("qbert", "net3"): [np.array([98.0])],
     }
     paper = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'compression'")
-    table = experiment_table(teachers, students, paper, {"dqn": 1_693_362, "net3": 61_954}, 1_693_362)
+    sizes = {"dqn": 1_693_362, "net3": 61_954, "teacher": 1_693_362}
+    table = experiment_table(teachers, students, paper, {"parameters": sizes})
     assert table["game"].tolist() == ["pong", "qbert", MEAN_ROW, "parameters"]
     mean, sizes = table.iloc[2], table.iloc[3]
     assert mean["dqn_percent"] == pytest.approx(110)
@@ -115,7 +116,7 @@ def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
     assert mean["net3_percent_paper"] == 83.9
     assert sizes["net3"] == 61_954
     assert round(sizes["net3_percent"]) == 4
-    axes = scores_against_parameters(table, ["dqn", "net3"]).axes[0]
+    axes = scores_against(table, ["dqn", "net3"], "parameters").axes[0]
     thick = next(line for line in axes.lines if line.get_label() == "geometric mean")
     assert np.allclose(thick.get_xydata(), [[1_693_362, 110], [61_954, 70]])
 

@@ -34,13 +34,26 @@ def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random
 
 
 def rollout(
-    agent: Agent, env: AtariVector, epsilon: float, rng: np.random.Generator, precision: Precision = "float32"
+    agent: Agent,
+    env: AtariVector,
+    epsilon: float,
+    rng: np.random.Generator,
+    precision: Precision = "float32",
+    driver: Agent | None = None,
+    driven: int = 0,
 ) -> Iterator[Transition]:
-    """Play for ever, from a reset. Same agent, seeds and generator: the same games."""
+    """Play for ever, from a reset. Same agent, seeds and generator: the same games.
+
+    Args:
+        driver: who acts in the first ``driven`` slots; the Q-values are the agent's in every slot.
+    """
     observations = env.reset()
     while True:
         q_values = agent.q_values(observations, env.game, precision)
-        actions = epsilon_greedy(q_values, epsilon, rng)
+        wishes = q_values
+        if driver is not None:
+            wishes = np.concatenate([driver.q_values(observations[:driven], env.game, precision), q_values[driven:]])
+        actions = epsilon_greedy(wishes, epsilon, rng)
         step = env.step(actions)
         yield Transition(observations, q_values, actions, step)
         observations = step.observations

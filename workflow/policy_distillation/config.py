@@ -42,7 +42,9 @@ def check_config(config: Mapping[str, Any], games: Sequence[str]) -> None:
             for index, entry in enumerate(experiment[key]):
                 kind = "game or game set" if key == "games" else key.removesuffix("s")
                 _known(f"experiments.{name}.{key}[{index}]", entry, allowed, kind)
-    _check_budgets(config, games)
+    _check_recipes(config)
+    _check_students(config)
+    _check_budgets(config)
 
 
 def teacher_settings(teacher: Mapping[str, Any], game: str) -> dict[str, Any]:
@@ -55,7 +57,45 @@ def teacher_settings(teacher: Mapping[str, Any], game: str) -> dict[str, Any]:
     }
 
 
-def _check_budgets(config: Mapping[str, Any], games: Sequence[str]) -> None:
+def _check_recipes(config: Mapping[str, Any]) -> None:
+    for name, recipe in config["recipes"].items():
+        where = f"recipes.{name}"
+        others = sorted(recipe.keys() - {"loss", "dqn", "evaluation_episodes"})
+        if recipe["loss"] == "q_learning" and others:
+            raise ConfigError(f"{where}: {others[0]} means nothing to q_learning; allowed: dqn, evaluation_episodes")
+        if recipe["loss"] != "q_learning" and "dqn" in recipe:
+            raise ConfigError(f"{where}.dqn: means nothing to the loss {recipe['loss']}; allowed with q_learning")
+        full = {**config["distillation"], **recipe}
+        if full["teacher"] == "online" and full["driver"] != "teacher":
+            raise ConfigError(f"{where}: teacher is online and driver {full['driver']}; allowed: driver: teacher")
+
+
+def _check_students(config: Mapping[str, Any]) -> None:
+    """Cells that cannot be: too few controllers, snapshots that nobody keeps."""
+    for name, experiment in config["experiments"].items():
+        where = f"experiments.{name}"
+        for entry in experiment["games"]:
+            members = config["game_sets"].get(entry, [entry])
+            for network in experiment["networks"]:
+                if len(members) > 1 and "controller" not in config["networks"][network]:
+                    fit = [key for key, sizes in config["networks"].items() if "controller" in sizes]
+                    raise ConfigError(
+                        f"{where}.networks: {network} has no controllers for the {len(members)} games of {entry}; "
+                        f"allowed: {', '.join(fit)}"
+                    )
+            for recipe in experiment["recipes"]:
+                online = {**config["distillation"], **config["recipes"][recipe]}["teacher"] == "online"
+                for game in members if online else []:
+                    teacher = teacher_settings(config["teacher"], game)
+                    source, snapshots = teacher["source"], teacher["snapshots"]
+                    if source != "train" or not snapshots:
+                        raise ConfigError(
+                            f"{where}.recipes: {recipe} needs snapshots of a teacher that is trained here; for {game} "
+                            f"teacher.source is {source!r}, teacher.snapshots {snapshots}; allowed: train, 1 or more"
+                        )
+
+
+def _check_budgets(config: Mapping[str, Any]) -> None:
     """Numbers that must fit each other: better refused now than after a day of training."""
     data, evaluation = config["dataset"], config["evaluation"]
     if data["steps_per_hour"] % data["envs"]:

@@ -19,7 +19,7 @@ from .checkpoints import RunState, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .losses import make_loss
 from .networks import Agent, Network
-from .teacher_dataset import DatasetError, Part, Window
+from .teacher_dataset import Dataset, DatasetError, Part, Window, dump_part
 from .training import (
     Interrupted,
     Progress,
@@ -59,10 +59,18 @@ class Recipe:
     """Updates per game after each new hour."""
     evaluations: int
     """Points of the learning curve, evenly spaced."""
+    data: float = 1.0
+    """Fraction of each hour of play that is learnt from."""
+    driver: str = "teacher"
+    """Who acts: ``teacher`` in the recorded play; the ``student``, whose play the teacher labels, hour by hour (DAgger,
+    Ross et al. 2011; Czarnecki et al. 2019); or ``mix``, each in half of the emulators."""
+    teacher: str = "final"
+    """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
 
 
 def distill(
     parts: Mapping[str, Sequence[Path]],
+    teachers: Mapping[str, Path],
     network: Network,
     recipe: Recipe,
     evaluation: Evaluation,
@@ -78,7 +86,9 @@ def distill(
     with the same bits as a run that was never stopped.
 
     Args:
-        parts: for each game the paths of its data set's parts, in order.
+        parts: for each game the paths of its data set's parts, in order. They also tell how many hours of how many
+            emulators a student plays that drives.
+        teachers: for each game the teacher's file; read only where the student drives.
     """
     place = select_device(device)
     computing = select_precision(precision, place)
@@ -87,7 +97,7 @@ def distill(
     digests: dict[str, list[str]] = {game: [] for game in games}
     for game, paths in parts.items():  # better refused now than after a day
         for path in paths:
-            with _open(path, game, like=first.get(game)) as part:
+            with _open(path, game, recipe, like=first.get(game)) as part:
                 first.setdefault(game, part)
                 digests[game].append(part.digest)
     protocol = _common_protocol(list(first.values()))
@@ -104,10 +114,12 @@ def distill(
         "teachers": {game: part.teacher for game, part in first.items()},
         "data": digests,
     }
-    made_by = provenance()  # now: the files may be edited while this runs
+    metadata = {**description, "kind": "student", "updates": total, **provenance()}  # now: files may be edited later
     run = RunState(folder / "state", description)
     saved = run.load()
     update = saved["update"] if saved else 0
+    if not saved:
+        _forget_hours(run.folder)
 
     torch.manual_seed(seed)
     student = Agent(network, {game: part.action_ids for game, part in first.items()}).to(place)
@@ -116,7 +128,7 @@ def distill(
     rng = np.random.default_rng(stream(seed, "distillation"))
     span = min(recipe.window_hours, hours)
     oldest = max(0, update // updates_per_hour - span + 1)  # hour that the windows start with
-    windows = {game: Window(part, span, oldest) for game, part in first.items()}
+    windows = {game: Window(part, span, oldest, recipe.data) for game, part in first.items()}
     rows: list[dict[str, float]] = []
     sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
     if saved:
@@ -129,17 +141,27 @@ def distill(
     stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
     loaded = oldest - 1  # newest hour in the windows
     current: dict[str, Part] = {}  # open
+
+    def hour_of_play(game: str, hour: int) -> tuple[Part, int]:
+        """The part that an hour of the whole play is in, and which of its hours it is."""
+        if recipe.driver == "teacher":
+            index, within = divmod(hour, first[game].hours)
+            path = parts[game][index]
+        else:
+            path, within = run.folder / f"hour-{game}-{hour}.h5", 0
+            if not path.exists():
+                _drive(student, teachers[game], first[game], recipe, stream(seed, "driver", hour), path, device)
+        if game not in current or current[game].path != path:
+            if game in current:
+                current[game].close()
+            current[game] = _open(path, game, recipe, like=first[game])
+        return current[game], within
+
     while update < total:
         while loaded < update // updates_per_hour:
             loaded += 1
             for game in games:
-                index, hour = divmod(loaded, first[game].hours)
-                path = parts[game][index]
-                if game not in current or current[game].path != path:
-                    if game in current:
-                        current[game].close()
-                    current[game] = _open(path, game, like=first[game])
-                windows[game].push(current[game], hour)
+                windows[game].push(*hour_of_play(game, loaded))
         if update == 0 and recipe.input_scaling == "standardised":
             student.standardise_inputs([window.pixel_moments() for window in windows.values()])
 
@@ -182,21 +204,43 @@ def distill(
                     "sums": sums,
                 }
             )
+            _forget_hours(run.folder, before=update // updates_per_hour - span + 1)
             if stop.received:
                 raise Interrupted(143)
     progress.close()
     for part in current.values():
         part.close()
-    metadata = {**description, "kind": "student", "updates": total, **made_by}
     save_agent(folder / "agent.safetensors", student.cpu(), metadata)
     run.remove()
 
 
-def _open(path: Path, game: str, like: Part | None = None) -> Part:
+def _drive(
+    student: Agent, teacher: Path, like: Part, recipe: Recipe, seed: Sequence[int], path: Path, device: str
+) -> None:
+    """Let the student play an hour like those of ``like``, and the teacher label what it saw."""
+    settings = Dataset(**{**like.settings, "hours_per_part": 1})
+    driven = like.slots if recipe.driver == "student" else like.slots // 2
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    dump_part(teacher, like.game, like.protocol["name"], 0, settings, number, path, device, student, driven)
+
+
+def _forget_hours(folder: Path, before: float = math.inf) -> None:
+    """Delete a driving student's hours that no window will ask for again, even after a resumption."""
+    for path in folder.glob("hour-*.h5"):
+        if int(path.stem.rsplit("-", 1)[1]) < before:
+            path.unlink()
+
+
+def _open(path: Path, game: str, recipe: Recipe, like: Part | None = None) -> Part:
     part = Part(path)
     if part.game != game:
         raise DatasetError(f"{path}: holds {part.game}, expected {game}")
-    for name in ("hours", "slots", "times", "teacher", "protocol", "action_ids"):
+    same = ["slots", "times_per_hour", "protocol", "action_ids"]
+    if recipe.driver == "teacher":
+        same.append("hours")
+    if recipe.teacher == "final":
+        same.append("teacher")
+    for name in same:
         if like is not None and getattr(part, name) != getattr(like, name):
             raise DatasetError(f"{path}: its {name} differs from that of {like.path}")
     return part

@@ -7,6 +7,7 @@ replay per game, the games taking turns at every vector step.
 from __future__ import annotations
 
 import copy
+import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +21,9 @@ from torch.nn import functional as F
 
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, AtariVector
-from .checkpoints import RunState, save_agent
+from .checkpoints import RunState
 from .evaluate import BestSnapshot, Evaluation
+from .files import atomic_path
 from .networks import Agent, Network, Precision
 from .replay import Batch, Replay, pixel_moments
 from .training import (
@@ -147,8 +149,12 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     checkpoint_seconds: float = 300.0,
+    snapshots: int = 0,
 ) -> None:
     """Train an agent and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
+
+    With ``snapshots``, also the best snapshot so far after each 1 / snapshots of the steps, as
+    ``snapshots/{k}.safetensors`` with k from 0: what online distillation learns from.
 
     Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``: networks, optimiser,
     counters, replay and random state as they were; the emulators, whose state ale-py does not expose, start new games.
@@ -164,7 +170,7 @@ def train(
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
     }
-    made_by = provenance()  # now: the files may be edited while this runs
+    metadata = {**description, "kind": "dqn", **provenance()}  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
     saved = run.load()
     step = saved["step"] if saved else 0
@@ -251,6 +257,8 @@ def train(
             for name in games:
                 row[f"training_return_{name}"] = float(np.mean(recent[name])) if recent[name] else float("nan")
             progress.record(row | best.consider(agent, step))
+        for k in range(before * snapshots // settings.steps, min(snapshots, step * snapshots // settings.steps)):
+            best.save(run.folder / f"snapshot-{k}.safetensors", step, metadata)
         if stop.received or watch.due():
             checkpoint()
             if stop.received:
@@ -258,6 +266,9 @@ def train(
     progress.close()
     for env in envs.values():
         env.close()
-    metadata = {**description, "kind": "dqn", "score": best.score, "steps": step, **made_by}
-    save_agent(folder / "agent.safetensors", best.agent, metadata)
+    (folder / "snapshots").mkdir(exist_ok=True)
+    for k in range(snapshots):
+        with atomic_path(folder / f"snapshots/{k}.safetensors") as temporary:
+            shutil.copyfile(run.folder / f"snapshot-{k}.safetensors", temporary)
+    best.save(folder / "agent.safetensors", step, metadata)
     run.remove()

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, AtariVector, Episode
+from .checkpoints import save_agent
 from .networks import Agent, Precision
 from .training import stream
 
@@ -126,6 +128,10 @@ class BestSnapshot:
             self.score = score
             self.agent.load_state_dict(agent.state_dict())
         return returns
+
+    def save(self, path: Path, step: int, metadata: Mapping[str, Any]) -> None:
+        """Write the best so far as an agent's file."""
+        save_agent(path, self.agent, {**metadata, "score": self.score, "steps": step})
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score, "agent": self.agent.state_dict()}

@@ -15,7 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .files import atomic_path
-from .tables import MEAN_ROW, PARAMETER_ROW, label
+from .statistics import unsteadiness
+from .tables import MEAN_ROW, label
 
 COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Paul Tol's, safe to most eyes
 STYLE: dict[Any, Any] = {
@@ -33,6 +34,9 @@ STYLE: dict[Any, Any] = {
 TITLES = {"ms_pacman": "MsPacman", "qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
 
 
+AXES = {"data": "fraction of the data", "temperature": "temperature of the teacher's softmax"}
+
+
 def title(game: str) -> str:
     """A game's name as the paper prints it."""
     return TITLES.get(game, "".join(word.capitalize() for word in game.split("_")))
@@ -40,7 +44,7 @@ def title(game: str) -> str:
 
 def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
     """Bars: percentage of the teacher's score per game and variant, with 95% intervals; diamonds: the paper's."""
-    table = table[table["game"] != PARAMETER_ROW]
+    table = table[: table["game"].tolist().index(MEAN_ROW) + 1]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(2.2 + 1.5 * len(table), 3.6), layout="constrained")
         width = 0.8 / len(variants)
@@ -64,13 +68,17 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
     return figure
 
 
-def scores_against_parameters(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
-    """Percentage of the teacher's score against network size: a line a game, a thick one for their geometric mean."""
+def scores_against(table: pd.DataFrame, variants: Sequence[str], against: str) -> Figure:
+    """Percentage of the teacher's score against a row of the table: a line a game, a thick one for the geometric mean.
+
+    Args:
+        against: ``parameters``, ``temperature`` or ``data``.
+    """
     rows = table.set_index("game")
-    sizes = rows.loc[PARAMETER_ROW, list(variants)].to_numpy(float)
+    sizes = rows.loc[against, list(variants)].to_numpy(float)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-        for index, game in enumerate(rows.index.drop([MEAN_ROW, PARAMETER_ROW])):
+        for index, game in enumerate(rows.index.drop([MEAN_ROW, against])):
             percent, low, high = (
                 rows.loc[game, [f"{variant}_{part}" for variant in variants]].to_numpy(float)
                 for part in ("percent", "low", "high")
@@ -89,12 +97,20 @@ def scores_against_parameters(table: pd.DataFrame, variants: Sequence[str]) -> F
         mean = rows.loc[MEAN_ROW, [f"{variant}_percent" for variant in variants]].to_numpy(float)
         paper = rows.loc[MEAN_ROW, [f"{variant}_percent_paper" for variant in variants]].to_numpy(float)
         axes.plot(sizes, mean, "o-", color="#111111", linewidth=2.2, label="geometric mean")
-        axes.plot(sizes, paper, "D", color="white", markeredgecolor="#111111", label="paper, ten games")
+        if np.isfinite(paper).any():
+            axes.plot(sizes, paper, "D", color="white", markeredgecolor="#111111", label="paper")
         axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
         axes.set_xscale("log")
-        axes.set_xticks(sizes, [f"{label(v)}\n{size / 1e3:,.0f} k" for v, size in zip(variants, sizes, strict=True)])
+        ticks = [f"{size:g}" for size in sizes]
+        if against == "parameters":
+            ticks = [f"{label(name)}\n{size / 1e3:,.0f} k" for name, size in zip(variants, sizes, strict=True)]
+        axes.set_xticks(sizes, ticks)
         axes.minorticks_off()
-        axes.set_xlabel("parameters")
+        axes.set_xlabel(
+            {"data": "fraction of the data", "temperature": "temperature of the teacher's softmax"}.get(
+                against, against
+            )
+        )
         axes.set_ylabel("score, % of the teacher's")
         figure.legend(loc="outside right upper")
     return figure
@@ -133,6 +149,38 @@ def learning_curves(
         panels[0][0].set_ylabel("mean return")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def online_curves(
+    teachers: Mapping[str, pd.DataFrame], students: Mapping[str, Mapping[str, pd.DataFrame]], points: int = 20
+) -> Figure:
+    """Teachers and their students over the course of each one's own training, with each curve's unsteadiness.
+
+    Args:
+        teachers: the rows of a progress.csv by game.
+        students: the same by game and variant.
+        points: at which unsteadiness is measured, in percent of the teacher's best score.
+    """
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            1, len(teachers), figsize=(1.2 + 3.4 * len(teachers), 3.4), layout="constrained", squeeze=False
+        )
+        for axes, (game, teacher) in zip(panels[0], teachers.items(), strict=True):
+            curves = {"teacher": (teacher, "step")} | {
+                label(variant): (rows, "update") for variant, rows in students[game].items()
+            }
+            best = abs(teacher[f"return_{game}"].max())
+            for colour, (name, (rows, unit)) in zip(COLOURS, curves.items(), strict=False):
+                returns = rows[f"return_{game}"].to_numpy(float)
+                roughness = 100 * unsteadiness(returns, points) / best if best else float("nan")
+                axes.plot(
+                    rows[unit] / rows[unit].max(), returns, color=colour, label=f"{name}: unsteadiness {roughness:.1f}%"
+                )
+            axes.set_title(title(game))
+            axes.set_xlabel("fraction of its training")
+            axes.legend(fontsize=8)
+        panels[0][0].set_ylabel("mean return")
     return figure
 
 

@@ -7,6 +7,7 @@ computed backwards over what they saw, the network is fitted to them, and the st
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ from torch import Tensor
 
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
-from .checkpoints import RunState, save_agent
+from .checkpoints import RunState
 from .evaluate import BestSnapshot, Evaluation
+from .files import atomic_path
 from .networks import Agent, Network, Precision
 from .training import (
     Interrupted,
@@ -136,11 +138,12 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     checkpoint_seconds: float = 300.0,
+    snapshots: int = 0,
 ) -> None:
     """Train a teacher and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
 
     Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``; the emulators, whose
-    state ale-py does not expose, start new games.
+    state ale-py does not expose, start new games. ``snapshots``: see :func:`policy_distillation.dqn.train`.
     """
     place = select_device(device)
     computing = select_precision(precision, place)
@@ -153,7 +156,7 @@ def train(
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
     }
-    made_by = provenance()  # now: the files may be edited while this runs
+    metadata = {**description, "kind": "pqn", **provenance()}  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
     saved = run.load()
     step = saved["step"] if saved else 0
@@ -229,6 +232,8 @@ def train(
             row = {"epsilon": exploration(step, settings), "loss": loss.item(), "q": float(values.mean())}
             row[f"training_return_{game}"] = float(np.mean(recent)) if recent else float("nan")
             progress.record(row | best.consider(agent, step))
+        for k in range(before * snapshots // settings.steps, min(snapshots, step * snapshots // settings.steps)):
+            best.save(run.folder / f"snapshot-{k}.safetensors", step, metadata)
         if saving:
             run.save(
                 {
@@ -244,6 +249,9 @@ def train(
                 raise Interrupted(143)
     progress.close()
     env.close()
-    metadata = {**description, "kind": "pqn", "score": best.score, "steps": step, **made_by}
-    save_agent(folder / "agent.safetensors", best.agent, metadata)
+    (folder / "snapshots").mkdir(exist_ok=True)
+    for k in range(snapshots):
+        with atomic_path(folder / f"snapshots/{k}.safetensors") as temporary:
+            shutil.copyfile(run.folder / f"snapshot-{k}.safetensors", temporary)
+    best.save(folder / "agent.safetensors", step, metadata)
     run.remove()

@@ -1,8 +1,8 @@
-"""Numbers for the tables: relative scores, their intervals, geometric means."""
+"""Numbers for the tables: relative scores, aggregates over games and seeds, and their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,3 +56,51 @@ def geometric_mean(values: Sequence[float]) -> float:
     if len(numbers) == 0 or not np.all(np.isfinite(numbers)) or np.any(numbers <= 0):
         return float("nan")
     return float(np.exp(np.mean(np.log(numbers))))
+
+
+def interquartile_mean(scores: Returns) -> float:
+    """Mean of the middle half of all entries (Agarwal et al. 2021, arXiv 2108.13264)."""
+    ordered = np.sort(scores, axis=None)
+    cut = int(0.25 * len(ordered))
+    return float(np.mean(ordered[cut : len(ordered) - cut]))
+
+
+def stratified_bootstrap_interval(
+    scores: Returns,
+    metric: Callable[[Returns], float],
+    seed: int = 0,
+    resamples: int = 2_000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of a metric of (runs, games) scores: runs are drawn anew for each game by itself.
+
+    Resamples for which the metric is NaN (a geometric mean with a score below zero) are left out.
+    """
+    rng = np.random.default_rng(seed)
+    runs, games = scores.shape
+    values = [metric(scores[rng.integers(0, runs, (runs, games)), np.arange(games)]) for _ in range(resamples)]
+    finite = np.asarray(values)[np.isfinite(values)]
+    if len(finite) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(finite, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
+    return float(low), float(high)
+
+
+def unsteadiness(curve: Returns, points: int) -> float:
+    """Mean absolute change between neighbours of ``points`` evenly spaced points of a learning curve.
+
+    Curves with different numbers of evaluations are comparable at the same number of points.
+    """
+    picked = curve[np.linspace(0, len(curve) - 1, points).round().astype(int)]
+    return float(np.abs(np.diff(picked)).mean())
+
+
+def probability_of_improvement(first: Returns, second: Returns) -> float:
+    """Chance that a run of the first beats one of the second on a random game; a tie counts as half.
+
+    Args:
+        first, second: (runs, games) scores; the numbers of runs may differ.
+    """
+    better = first[:, None, :] > second[None, :, :]
+    equal = first[:, None, :] == second[None, :, :]
+    return float(np.mean(better + 0.5 * equal))

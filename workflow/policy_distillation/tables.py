@@ -9,10 +9,17 @@ import numpy as np
 import pandas as pd
 
 from .files import atomic_path
-from .statistics import Returns, geometric_mean, relative_score, relative_score_interval
+from .statistics import (
+    Returns,
+    geometric_mean,
+    interquartile_mean,
+    probability_of_improvement,
+    relative_score,
+    relative_score_interval,
+    stratified_bootstrap_interval,
+)
 
 MEAN_ROW = "geometric mean"
-PARAMETER_ROW = "parameters"
 
 
 def read_returns(path: Path) -> Returns:
@@ -24,18 +31,16 @@ def experiment_table(
     teachers: Mapping[str, Returns],
     students: Mapping[tuple[str, str], Sequence[Returns]],
     paper: pd.DataFrame,
-    parameters: Mapping[str, int] | None = None,
-    teacher_parameters: int = 1,
+    against: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """A table like the paper's: one row a game, the geometric mean over games, and where asked for the network sizes.
+    """A table like the paper's: one row a game, the geometric mean over games, and what the variants differ in.
 
     Args:
         teachers: episode returns by game.
         students: one array of episode returns per seed, by (game, variant); a variant is a loss, a network, ...
         paper: columns game, agent (a variant, or dqn), score, percent; a row for the geometric mean where the paper
             prints it without the games.
-        parameters: of each variant's network; adds a row.
-        teacher_parameters: what they are compared with.
+        against: rows to add below, by name; of each variant (and "teacher") the network's size, the temperature, ...
 
     Columns: game, teacher, teacher_paper (the paper's DQN); for each variant V: V (mean score), V_percent (of the
     teacher), V_low and V_high (95% bootstrap interval of the percentage), V_paper, V_percent_paper; note. What has no
@@ -75,11 +80,10 @@ def experiment_table(
         f"no geometric mean for {', '.join(missing)}: a percentage is empty or not positive" if missing else ""
     )
     footer = [means]
-    if parameters is not None:
-        sizes: dict[str, object] = {"game": PARAMETER_ROW, "teacher": teacher_parameters, "note": ""}
-        for variant, count in parameters.items():
-            sizes |= {variant: count, f"{variant}_percent": 100 * count / teacher_parameters}
-        footer.append(sizes)
+    for name, values in (against or {}).items():
+        footer.append({"game": name, "note": "", **values})
+        if "teacher" in values:
+            footer[-1] |= {f"{variant}_percent": 100 * values[variant] / values["teacher"] for variant in variants}
     return pd.concat([table, pd.DataFrame(footer)], ignore_index=True)[table.columns]
 
 
@@ -119,7 +123,60 @@ def _percent(row: pd.Series, variant: str) -> str:
 def _number(value: float) -> str:
     if not np.isfinite(value):
         return ""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.1f}"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.1g}"
+
+
+def aggregate_table(
+    teachers: Mapping[str, Returns], students: Mapping[tuple[str, str], Sequence[Returns]]
+) -> pd.DataFrame:
+    """Aggregates over games and seeds (Agarwal et al. 2021), in percent of the teachers' scores: a row a variant.
+
+    Columns: variant; seeds; resampled: ``seeds``, or ``episodes`` where there is one seed, and then the intervals say
+    nothing about another training run; geometric_mean and iqm, each with _low and _high (95% stratified bootstrap);
+    better_than_V for each other variant V: the chance that a run (with one seed: a game played) of the row's variant
+    beats one of V's. Games whose teacher's mean is not positive are left out.
+    """
+    variants = list(dict.fromkeys(variant for _, variant in students))
+    games = [game for game, teacher in teachers.items() if np.mean(teacher) > 0]
+    scores: dict[str, Returns] = {}
+    rows: list[dict[str, object]] = []
+    for variant in variants if games else []:
+        seeds = min(len(students[game, variant]) for game in games)
+        runs = {game: students[game, variant] for game in games}
+        scores[variant] = np.stack(
+            [
+                100.0
+                * (np.array([np.mean(run) for run in runs[game][:seeds]]) if seeds > 1 else runs[game][0])
+                / np.mean(teachers[game])
+                for game in games
+            ],
+            axis=1,
+        )
+        row: dict[str, object] = {"variant": variant, "seeds": seeds, "resampled": "seeds" if seeds > 1 else "episodes"}
+        # With one seed the rows are episodes, which only tell how well each game's mean is known.
+        metrics = {
+            "geometric_mean": _geometric_mean_of_means,
+            "iqm": interquartile_mean if seeds > 1 else _iqm_of_means,
+        }
+        for name, metric in metrics.items():
+            row[name] = metric(scores[variant])
+            row[f"{name}_low"], row[f"{name}_high"] = stratified_bootstrap_interval(scores[variant], metric)
+        rows.append(row)
+    for row in rows:
+        for other in variants:
+            if other != row["variant"]:
+                row[f"better_than_{other}"] = probability_of_improvement(scores[str(row["variant"])], scores[other])
+    return pd.DataFrame(rows)
+
+
+def _geometric_mean_of_means(scores: Returns) -> float:
+    return geometric_mean(scores.mean(axis=0).tolist())
+
+
+def _iqm_of_means(scores: Returns) -> float:
+    return interquartile_mean(scores.mean(axis=0))
 
 
 HTML = """<!doctype html><meta charset="utf-8"><title>{title}</title>

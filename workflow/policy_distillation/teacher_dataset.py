@@ -35,6 +35,7 @@ from .acting import rollout
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
 from .checkpoints import load_agent
 from .files import atomic_path, file_digest
+from .networks import Agent
 from .replay import PIXELS, gather_stacks, pixel_moments
 from .training import provenance, select_device, stream
 
@@ -81,8 +82,14 @@ def dump_part(
     seed: int,
     path: Path,
     device: str = "auto",
+    driver: Agent | None = None,
+    driven: int = 0,
 ) -> None:
-    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another."""
+    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another.
+
+    Args:
+        driver: a student that acts in the first ``driven`` slots; the teacher says what it thinks of them all.
+    """
     if settings.steps_per_hour % settings.envs:
         raise DatasetError(f"envs ({settings.envs}) must divide steps_per_hour ({settings.steps_per_hour})")
     teacher, metadata = load_agent(teacher_path, select_device(device))
@@ -120,7 +127,8 @@ def dump_part(
             )
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             # Labels are for ever, so the teacher answers in float32.
-            for time, transition in zip(range(times), rollout(teacher, env, settings.epsilon, rng), strict=False):
+            play = rollout(teacher, env, settings.epsilon, rng, "float32", driver, driven)
+            for time, transition in zip(range(times), play, strict=False):
                 block[time % CHUNK] = transition.observations[:, -1]
                 arrays["q_values"][time] = transition.q_values
                 arrays["actions"][time] = transition.actions
@@ -207,12 +215,14 @@ class Part:
             self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
             self.hours = int(attributes["hours"])
             self.teacher = str(attributes["teacher"])
+            self.settings: dict[str, Any] = json.loads(attributes["settings"])
         except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
             self._file.close()
             if isinstance(error, DatasetError):
                 raise
             raise DatasetError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
         self.times, self.slots = self._file["actions"].shape
+        self.times_per_hour = self.times // self.hours
         ends = self._file["terminations"][...] | self._file["truncations"][...]
         self.ages = np.zeros((self.times, self.slots), np.uint8)  # frames since the game began, saturating
         for time in range(1, self.times):
@@ -276,13 +286,14 @@ class Window:
     Each hour keeps three times of context before its first, so that no stack reaches into another hour.
     """
 
-    def __init__(self, part: Part, hours: int, first_hour: int = 0) -> None:
-        """A window of ``hours`` like those of ``part``.
+    def __init__(self, part: Part, hours: int, first_hour: int = 0, fraction: float = 1.0) -> None:
+        """A window of ``hours`` like those of ``part``, of each of which the first ``fraction`` enters.
 
         A resumed run starts at ``first_hour`` of the whole play: each hour lies where it would have lain.
         """
         self.slots, self.hours, self.filled = part.slots, hours, 0
-        self.times = part.times // part.hours
+        self._times_per_hour = part.times_per_hour
+        self.times = max(1, round(self._times_per_hour * fraction))
         self._span = self.times + STACK - 1
         rows = hours * self._span * self.slots
         self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)
@@ -292,7 +303,7 @@ class Window:
 
     def push(self, part: Part, hour: int) -> None:
         """Let an hour of a part enter; once the window is full the oldest hour leaves."""
-        start = hour * self.times
+        start = hour * self._times_per_hour
         context = min(start, STACK - 1)
         first = (self._next * self._span + STACK - 1) * self.slots
         rows = slice(first - context * self.slots, first + self.times * self.slots)

@@ -22,8 +22,6 @@ pathvars:
     results=config["results"],
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
-    teacher="<results>/teachers/{game}/seed{seed}",
-    student="<results>/students/{games}/{recipe}/{network}/seed{seed}",
 
 
 wildcard_constraints:
@@ -69,6 +67,12 @@ def algorithm_settings(settings):
     return {**settings[settings["algorithm"]], "evaluate_every": settings["evaluate_every"]}
 
 
+def joint_settings(games, name):
+    """Those of a DQN teacher, as many steps for each game; a recipe that says how many steps means all games'."""
+    settings = algorithm_settings({**config["teacher"], "algorithm": "dqn"})
+    return {**settings, "steps": len(games_in(games)) * settings["steps"], **config["recipes"][name].get("dqn", {})}
+
+
 # Paths
 
 
@@ -89,8 +93,16 @@ def teacher_curve(game):
     return [str(curve)] if curve.exists() else []
 
 
-def dataset_parts(game):
+def dataset_parts(game, source="final"):
+    """A game's play, part by part: by its final teacher, or each part by the next snapshot of one that learned."""
+    if source == "online":
+        return [f"<results>/datasets/{game}/online/part{part}.h5" for part in range(teacher(game)["snapshots"])]
     return [f"<results>/datasets/{game}/part{part}.h5" for part in range(config["dataset"]["parts"])]
+
+
+def distilled(experiment):
+    """The cells that learn from a teacher: all but those of Q-learning."""
+    return [cell for cell in cells(experiment) if cell[1] not in Q_LEARNING]
 
 
 def cells(experiment):
@@ -118,17 +130,32 @@ def scores(experiment):
     ]
 
 
+def curves(experiment):
+    """The cells whose learning curves an experiment's own figure shows: beside the teachers', or none."""
+    return distilled(experiment) if experiment.get("against") == "teacher" else []
+
+
+def against(experiment):
+    """What the variants differ in, as rows of the table."""
+    if experiment.get("against") == "parameters":
+        return {"parameters": {**{name: network(name) for name in experiment["networks"]}, "teacher": network("dqn")}}
+    if experiment.get("against") in ("temperature", "data"):
+        return {experiment["against"]: {name: recipe(name)[experiment["against"]] for name in experiment["recipes"]}}
+    return {}
+
+
 def experiment(wildcards):
     return config["experiments"][wildcards.experiment]
 
 
-def all_results():
-    """What config.yaml's experiments ask for."""
-    for name in config["experiments"]:
+def results_of(names):
+    """What experiments ask for."""
+    for name in names:
         yield f"<results>/table_{name}.csv"
+        yield f"<results>/aggregates_{name}.csv"
         yield f"<results>/figures/{name}.png"
         yield f"<results>/figures/{name}_curves.png"
-    if any(teacher_curve(game) for entry in config["experiments"].values() for game in games_of(entry)):
+    if any(teacher_curve(game) for game in USED_GAMES):
         yield "<results>/figures/teacher_curves.png"
 
 
@@ -153,8 +180,13 @@ def teacher_mb(settings):
 def student_mb(games, name):
     """Memory of a distillation job: its windows, and one hour on its way in."""
     data = config["dataset"]
-    hours = min(recipe(name)["window_hours"], data["parts"] * data["hours_per_part"])
-    return BASE_MB + (len(games_in(games)) * hours + 1) * data["steps_per_hour"] * (FRAME_BYTES + 128) // 10**6
+    hours = min(recipe(name)["window_hours"], data["parts"] * data["hours_per_part"]) * recipe(name)["data"]
+    return BASE_MB + int(len(games_in(games)) * hours + 1) * data["steps_per_hour"] * (FRAME_BYTES + 128) // 10**6
+
+
+def joint_mb(games):
+    """Memory of a joint DQN: a replay for each game."""
+    return BASE_MB + len(games_in(games)) * config["teacher"]["dqn"]["replay_size"] * (FRAME_BYTES + 8) // 10**6
 
 
 # Wall time to ask for, in minutes, from slow guesses (1,000 steps/s, 100 updates/s). A job that runs out of time is sent
@@ -165,6 +197,10 @@ def teacher_minutes(settings):
     return 60 + settings[settings["algorithm"]]["steps"] // 60_000
 
 
+def joint_minutes(games, name):
+    return 60 + joint_settings(games, name)["steps"] // 60_000
+
+
 def student_minutes(games, name):
     data = config["dataset"]
     hours = data["parts"] * data["hours_per_part"]
@@ -173,6 +209,9 @@ def student_minutes(games, name):
 
 # Checks, before anything runs
 
+config["experiments"] = {
+    name: entry for name, entry in config["experiments"].items() if entry
+}  # `name: null`: not here
 try:
     check_config(config, known_games())
     USED_GAMES = sorted({game for entry in config["experiments"].values() for game in games_of(entry)})
@@ -181,4 +220,5 @@ try:
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
 
+Q_LEARNING = [name for name, entry in config["recipes"].items() if entry["loss"] == "q_learning"]
 GIVEN_GAMES = [game for game in known_games() if teacher(game)["source"] != "train"]

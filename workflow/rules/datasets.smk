@@ -22,3 +22,15 @@ rule dump_dataset:
         protocol=config["protocol"],
     script:
         "../scripts/dump_dataset.py"
+
+
+# The same by the best snapshot so far of a teacher that is learning: part k after k + 1 of its equal stretches of training.
+use rule dump_dataset as dump_online_dataset with:
+    input:
+        teacher=lambda wc: f"{teacher_folder(wc.game)}/snapshots",
+    output:
+        "<results>/datasets/{game}/online/part{part}.h5",
+    log:
+        "<logs>/dump_dataset/{game}/online/part{part}.log",
+    benchmark:
+        "<benchmarks>/dump_dataset/{game}/online/part{part}.tsv"

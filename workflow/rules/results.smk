@@ -11,6 +11,7 @@ rule table:
         md="<results>/table_{experiment}.md",
         tex="<results>/table_{experiment}.tex",
         html=report("<results>/table_{experiment}.html", caption="../report/table.rst", category="{experiment}"),
+        aggregates="<results>/aggregates_{experiment}.csv",
     log:
         "<logs>/table_{experiment}.log",
     localrule: True
@@ -20,9 +21,7 @@ rule table:
         title=lambda wc: experiment(wc)["title"],
         games=lambda wc: games_of(experiment(wc)),
         columns=lambda wc: [(game, variant) for game, variant, _ in scores(experiment(wc))],
-        against=lambda wc: experiment(wc).get("against"),
-        networks=lambda wc: {name: network(name) for name in experiment(wc)["networks"]},
-        teacher_network=lambda wc: network(config["teacher"]["network"]),
+        against=lambda wc: against(experiment(wc)),
     script:
         "../scripts/table.py"
 
@@ -30,6 +29,10 @@ rule table:
 rule figure:
     input:
         table="<results>/table_{experiment}.csv",
+        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in curves(experiment(wc))],
+        teachers=lambda wc: [
+            path for game in games_of(experiment(wc)) if curves(experiment(wc)) for path in teacher_curve(game)
+        ],
     output:
         png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
         pdf="<results>/figures/{experiment}.pdf",
@@ -43,13 +46,15 @@ rule figure:
     params:
         variants=lambda wc: list(dict.fromkeys(variant for _, variant, _ in cells(experiment(wc)))),
         against=lambda wc: experiment(wc).get("against"),
+        games=lambda wc: games_of(experiment(wc)),
+        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in curves(experiment(wc))],
     script:
         "../scripts/figure.py"
 
 
 rule figure_curves:
     input:
-        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in cells(experiment(wc))],
+        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in distilled(experiment(wc))],
         teachers=lambda wc: [f"{teacher_folder(game)}/scores/{game}.csv" for game in games_of(experiment(wc))],
     output:
         png=report(
@@ -65,7 +70,7 @@ rule figure_curves:
         ENVIRONMENT
     params:
         games=lambda wc: games_of(experiment(wc)),
-        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in cells(experiment(wc))],
+        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in distilled(experiment(wc))],
     script:
         "../scripts/figure_curves.py"
 

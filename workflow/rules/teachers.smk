@@ -3,8 +3,9 @@
 
 rule train_teacher:
     output:
-        agent="<teacher>/agent.safetensors",
-        progress="<teacher>/progress.csv",
+        agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
+        progress="<results>/teachers/{game}/seed{seed}/progress.csv",
+        snapshots=directory("<results>/teachers/{game}/seed{seed}/snapshots"),
     log:
         "<logs>/train_teacher/{game}/seed{seed}.log",
     benchmark:
@@ -23,6 +24,7 @@ rule train_teacher:
         settings=lambda wc: algorithm_settings(teacher(wc.game)),
         network=lambda wc: network(teacher(wc.game)["network"]),
         evaluation=lambda wc: progress_evaluation(teacher(wc.game)["evaluation_episodes"]),
+        snapshots=config["teacher"]["snapshots"],
         protocol=config["protocol"],
     script:
         "../scripts/train_teacher.py"
@@ -32,7 +34,7 @@ rule given_teacher:
     input:
         lambda wc: str(source_path(wc.game, teacher(wc.game)["source"])),
     output:
-        "<teacher>/agent.safetensors",
+        "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
         "<logs>/given_teacher/{game}/seed{seed}.log",
     wildcard_constraints:

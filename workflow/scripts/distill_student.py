@@ -18,6 +18,7 @@ with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
     distill(
         parts={game: paths[index * per_game : (index + 1) * per_game] for index, game in enumerate(games)},
+        teachers=dict(zip(games, map(Path, snakemake.input.teachers), strict=False)),  # none unless the student drives
         network=Network(**snakemake.params.network),
         recipe=Recipe(**recipe),
         evaluation=Evaluation(**snakemake.params.evaluation),

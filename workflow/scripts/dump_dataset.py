@@ -5,10 +5,13 @@ from pathlib import Path
 from policy_distillation.teacher_dataset import Dataset, dump_part
 from policy_distillation.training import logging_to, prepare_process
 
+teacher = Path(snakemake.input.teacher)
+if teacher.is_dir():  # the snapshots of one that was learning
+    teacher = teacher / f"{snakemake.wildcards.part}.safetensors"
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
     dump_part(
-        teacher_path=Path(snakemake.input.teacher),
+        teacher_path=teacher,
         game=snakemake.wildcards.game,
         protocol=snakemake.params.protocol,
         part=int(snakemake.wildcards.part),

@@ -1,19 +1,15 @@
-"""An experiment's table: the paper's rows from its cells' episodes."""
+"""An experiment's table: the paper's rows from its cells' episodes; and aggregates over games and seeds."""
 
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
+from policy_distillation.files import atomic_path
 from policy_distillation.networks import Agent, Network
-from policy_distillation.tables import experiment_table, read_returns, write_table
+from policy_distillation.tables import aggregate_table, experiment_table, read_returns, write_table
 from policy_distillation.training import logging_to
 
 LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
-
-
-def parameters(sizes):
-    return Agent(Network(**sizes), LEGAL_ACTIONS).parameter_count
-
 
 with logging_to(snakemake.log[0]):
     params = snakemake.params
@@ -22,12 +18,18 @@ with logging_to(snakemake.log[0]):
     for (game, variant), path in zip(params.columns, snakemake.input.students, strict=True):
         students[game, variant].append(read_returns(path))
     paper = pd.read_csv(snakemake.input.paper).query("experiment == @snakemake.wildcards.experiment")
-    sizes = None
-    if params.against == "parameters":
-        sizes = {name: parameters(network) for name, network in params.networks.items()}
-    table = experiment_table(teachers, students, paper, sizes, parameters(params.teacher_network))
+    against = params.against
+    if "parameters" in against:
+        sizes = against["parameters"].items()
+        against = {"parameters": {name: Agent(Network(**size), LEGAL_ACTIONS).parameter_count for name, size in sizes}}
+    table = experiment_table(teachers, students, paper, against)
     print(table.to_string())
-    for note in filter(None, table["note"]):
-        print(f"WARNING: {note}")
+    for game, note in zip(table["game"], table["note"], strict=True):
+        if note:
+            print(f"WARNING: {game}: {note}")
+    aggregates = aggregate_table(teachers, students)
+    print(aggregates.to_string())
+    with atomic_path(Path(snakemake.output.aggregates)) as temporary:
+        aggregates.to_csv(temporary, index=False, float_format="%.6g")
     variants = list(dict.fromkeys(variant for _, variant in students))
     write_table(table, variants, params.title, Path(snakemake.output.csv))

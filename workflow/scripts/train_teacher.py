@@ -20,6 +20,7 @@ with logging_to(snakemake.log[0]):
         "device": machine["device"],
         "precision": machine["precision"],
         "checkpoint_seconds": machine["checkpoint_seconds"],
+        "snapshots": params.snapshots,
     }
     if params.algorithm == "pqn":
         pqn.train(game, settings=pqn.PQN(**params.settings), **common)
