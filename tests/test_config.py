@@ -17,11 +17,11 @@ GAMES = known_games()
 
 
 def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """``change`` laid over ``config``, as Snakemake lays a configfile over another."""
+    """``change`` laid over ``config``, as Snakemake lays a configfile over another; the workflow drops what is null."""
     merged = copy.deepcopy(config)
     for key, value in change.items():
         merged[key] = merge(merged[key], value) if isinstance(value, dict) and key in merged else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def refusal(change: dict[str, Any]) -> str:
@@ -72,7 +72,7 @@ def test_results_stay_below_results(folder: str) -> None:
     ("change", "key", "value", "allowed"),
     [
         ({"extra": 1}, "config", "'extra' (value 1)", "dataset, distillation"),
-        ({"recipes": {"kl": {"tau": 1}}}, "recipes.kl", "'tau' (value 1)", "batch_size, evaluation_episodes"),
+        ({"recipes": {"kl": {"tau": 1}}}, "recipes.kl", "'tau' (value 1)", "batch_size, data, dqn"),
         ({"recipes": {"kl": {"loss": "huber"}}}, "recipes.kl.loss", "'huber'", "mse, nll, kl"),
         ({"recipes": {"kl": {"temperature": 0}}}, "recipes.kl.temperature", "0", "more than 0"),
         ({"recipes": {"warm": {"temperature": 1}}}, "recipes.warm", "'loss' is missing", "required: loss"),
@@ -98,6 +98,24 @@ def test_results_stay_below_results(folder: str) -> None:
         ({"teacher": {"games": {"pong": {"pqn": {"batch_size": 100}}}}}, "teacher.games.pong.pqn", "100", "128 * 32"),
         ({"teacher": {"algorithm": "a2c"}}, "teacher.algorithm", "'a2c'", "dqn, pqn"),
         ({"experiments": {"single_task": {"against": "x"}}}, "experiments.single_task.against", "'x'", "parameters"),
+        ({"recipes": {"kl": {"dqn": {"steps": 5}}}}, "recipes.kl.dqn", "the loss kl", "q_learning"),
+        ({"recipes": {"joint_dqn": {"temperature": 1}}}, "recipes.joint_dqn", "temperature", "dqn"),
+        ({"recipes": {"kl_online": {"driver": "mix"}}}, "recipes.kl_online", "mix", "driver: teacher"),
+        ({"recipes": {"kl": {"data": 0}}}, "recipes.kl.data", "0", "more than 0"),
+        ({"recipes": {"kl": {"driver": "me"}}}, "recipes.kl.driver", "'me'", "teacher, student, mix"),
+        (
+            {"experiments": {"multi_task_3": {"networks": ["dqn"]}}},
+            "experiments.multi_task_3.networks",
+            "dqn has no controllers for the 3 games of multi3",
+            "multi3, multi10",
+        ),
+        (
+            {"teacher": {"games": {"pong": {"source": "reference"}}}},
+            "experiments.online.recipes",
+            "for pong teacher.source is 'reference'",
+            "allowed: train",
+        ),
+        ({"teacher": {"snapshots": 0}}, "experiments.online.recipes", "teacher.snapshots 0", "1 or more"),
         ({"machine": {"device": "tpu"}}, "machine.device", "'tpu'", "cuda"),
     ],
 )

@@ -144,8 +144,8 @@ def windows(monkeypatch):
     return Noted
 
 
-def run(parts, folder, recipe=RECIPE, seed=1, network=TINY, checkpoint_seconds=1e9, device="cpu"):
-    distill(parts, network, recipe, EVALUATION, seed, folder, device, "float32", checkpoint_seconds)
+def run(parts, folder, recipe=RECIPE, seed=1, network=TINY, checkpoint_seconds=1e9, device="cpu", teachers=()):
+    distill(parts, dict(teachers), network, recipe, EVALUATION, seed, folder, device, "float32", checkpoint_seconds)
     return folder / "agent.safetensors"
 
 
@@ -454,7 +454,7 @@ def test_parts_that_do_not_belong_together_are_refused_in_one_line(make, tmp_pat
 # Interruption
 
 
-def interrupted_at(update, parts, folder, recipe=RECIPE):
+def interrupted_at(update, parts, folder, recipe=RECIPE, **options):
     """A run that SIGTERM reaches while it makes this update; returns its exit code."""
     advance = training.Progress.advance
 
@@ -466,7 +466,7 @@ def interrupted_at(update, parts, folder, recipe=RECIPE):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Progress, "advance", noted)
         try:
-            run(parts, folder, recipe)
+            run(parts, folder, recipe, **options)
         except SystemExit as stop:  # its traceback holds the run, and with it the lock: let go of it
             code = stop.code
     gc.collect()
@@ -546,6 +546,82 @@ def test_other_settings_or_data_start_afresh(make, tmp_path, capsys, no_play):
     output = capsys.readouterr().out
     assert output.count("starting afresh") == 2
     assert "resuming" not in output
+
+
+# Who drives, how much data, which teacher
+
+
+@pytest.fixture
+def hours(monkeypatch):
+    """The hours that students drove: (teacher, driver's weights, slots it drove, file)."""
+    log = []
+
+    def noted(teacher, game, protocol, part, settings, seed, path, device, driver, driven):
+        weights = {name: tensor.clone() for name, tensor in driver.state_dict().items()}
+        log.append((teacher, weights, driven, path, seed))
+        dump_part(teacher, game, protocol, part, settings, seed, path, device, driver, driven)
+
+    monkeypatch.setattr(module, "dump_part", noted)
+    return log
+
+
+@pytest.mark.parametrize(("driver", "driven"), [("student", SLOTS), ("mix", SLOTS // 2)])
+def test_a_student_drives_hour_by_hour(base, make, tmp_path, hours, windows, live, no_play, driver, driven):
+    teachers = {"breakout": base.parent / "agent.safetensors"}
+    recipe = replace(RECIPE, driver=driver)
+    run({"breakout": [make("train")]}, tmp_path / "run", recipe, teachers=teachers)
+    assert [(teacher, slots) for teacher, _, slots, _, _ in hours] == [(teachers["breakout"], driven)] * HOURS
+    assert len({seed for *_, seed in hours}) == HOURS
+    torch.manual_seed(1)
+    start = Agent(TINY, {"breakout": [0, 1, 3, 4]})
+    assert torch.equal(hours[0][1]["conv1.weight"], start.conv1.weight)  # the first hour: untrained
+    assert not torch.equal(hours[1][1]["conv1.weight"], hours[2][1]["conv1.weight"])
+    pushes = [event[2:] for event in windows.log if event[0] == "push"]
+    assert pushes == [(f"hour-breakout-{hour}", 0) for hour in range(HOURS)]
+    assert not (tmp_path / "run/state").exists()
+
+
+@pytest.mark.parametrize("update", [2, 5, 8, 14])
+def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(base, make, tmp_path, no_play, update):
+    teachers = {"breakout": base.parent / "agent.safetensors"}
+    recipe, parts = replace(RECIPE, driver="student"), {"breakout": [make("train")]}
+    run(parts, tmp_path / "whole", recipe, teachers=teachers)
+    assert interrupted_at(update, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
+    kept = {int(path.stem.rsplit("-", 1)[1]) for path in (tmp_path / "stopped/state").glob("hour-*.h5")}
+    assert len(kept) <= RECIPE.window_hours + 1
+    run(parts, tmp_path / "stopped", recipe, teachers=teachers)
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_hours_driven_under_other_settings_are_forgotten(base, make, tmp_path, hours, no_play):
+    teachers = {"breakout": base.parent / "agent.safetensors"}
+    recipe, parts = replace(RECIPE, driver="student"), {"breakout": [make("train")]}
+    assert interrupted_at(7, parts, tmp_path / "run", recipe, teachers=teachers) == 143
+    assert len(hours) == 2
+    run(parts, tmp_path / "run", replace(recipe, learning_rate=2e-3), teachers=teachers)
+    assert len(hours) == 2 + HOURS
+
+
+def test_less_data_is_the_first_of_each_hour_and_as_many_updates(make, tmp_path, windows, no_play):
+    path = make("train")
+    run({"breakout": [path]}, tmp_path / "run", replace(RECIPE, data=0.25))
+    assert len(curve(tmp_path / "run")) == RECIPE.evaluations
+    assert curve(tmp_path / "run")["update"].iloc[-1] == HOURS * RECIPE.updates_per_hour
+    with Part(path) as part:
+        by_hour = part.read("q_values", 0, part.times).reshape(HOURS, TIMES // HOURS, SLOTS, 4)
+    allowed = {row.tobytes() for row in by_hour[:, : TIMES // HOURS // 4].reshape(-1, 4)}
+    sampled = {row.tobytes() for event in windows.log if event[0] == "sample" for row in event[2].numpy()}
+    assert sampled <= allowed
+    assert len(sampled) > len(allowed) / 2
+
+
+def test_online_parts_come_from_one_snapshot_each(make, tmp_path, windows, no_play):
+    parts = {"breakout": [make(f"part{k}", seed=k, teacher=f"{k}" * 64) for k in range(3)]}
+    with pytest.raises(DatasetError, match="its teacher differs"):
+        run(parts, tmp_path / "final")
+    run(parts, tmp_path / "online", replace(RECIPE, teacher="online"))
+    pushes = [event[2:] for event in windows.log if event[0] == "push"]
+    assert pushes == [(f"part{k}", hour) for k in range(3) for hour in range(HOURS)]
 
 
 @pytest.mark.cuda

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_distillation.statistics import geometric_mean, relative_score, relative_score_interval
+from policy_distillation.statistics import (
+    Returns,
+    geometric_mean,
+    interquartile_mean,
+    probability_of_improvement,
+    relative_score,
+    relative_score_interval,
+    stratified_bootstrap_interval,
+    unsteadiness,
+)
+from rliable import metrics as rliable_metrics
+
+with mock.patch("pandas.util._decorators.deprecate_kwarg", return_value=lambda function: function):
+    # rliable's bootstrap is arch 7's, which calls this private helper of pandas as it was before pandas 3
+    from rliable import library as rliable_library
 
 
 def test_relative_score_is_a_ratio_of_means_over_seeds() -> None:
@@ -69,3 +85,58 @@ def test_geometric_mean_matches_scipy(values: list[float]) -> None:
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [1.0, 0.0], [1.0, -2.0], [float("inf")]])
 def test_geometric_mean_of_what_has_none(values: list[float]) -> None:
     assert np.isnan(geometric_mean(values))
+
+
+# Aggregates, against rliable (Agarwal et al. 2021)
+
+
+def scores(seed: int, runs: int = 7, games: int = 5) -> Returns:
+    return np.random.default_rng(seed).gamma(2.0, 50.0, (runs, games))
+
+
+@pytest.mark.parametrize(("runs", "games"), [(1, 4), (3, 5), (7, 5), (10, 10)])
+def test_interquartile_mean_is_rliables(runs: int, games: int) -> None:
+    matrix = scores(0, runs, games)
+    assert interquartile_mean(matrix) == pytest.approx(rliable_metrics.aggregate_iqm(matrix), rel=1e-12)
+
+
+def test_probability_of_improvement_is_rliables() -> None:
+    first, second = scores(1, runs=7).round(-1), scores(2, runs=4).round(-1)  # rounded: with ties
+    assert probability_of_improvement(first, second) == pytest.approx(
+        rliable_metrics.probability_of_improvement(first, second), rel=1e-12
+    )
+    assert probability_of_improvement(first, second) + probability_of_improvement(second, first) == pytest.approx(1)
+
+
+def test_stratified_bootstrap_is_rliables() -> None:
+    matrix = scores(3)
+    mine = stratified_bootstrap_interval(matrix, interquartile_mean, resamples=4_000)
+    _, theirs = rliable_library.get_interval_estimates(
+        {"agent": matrix},
+        lambda x: np.array([rliable_metrics.aggregate_iqm(x)]),
+        reps=4_000,
+        random_state=np.random.RandomState(0),
+    )
+    width = theirs["agent"][1, 0] - theirs["agent"][0, 0]
+    assert mine == pytest.approx(theirs["agent"][:, 0], abs=0.05 * width)
+
+
+def test_runs_are_drawn_for_each_game_by_itself() -> None:
+    """Games that move together would make the mean vary ten times as much."""
+    runs = np.arange(100.0)
+    matrix = np.tile(runs[:, None], (1, 100))
+    low, high = stratified_bootstrap_interval(matrix, lambda x: float(x.mean()))
+    assert high - low == pytest.approx(2 * 1.96 * runs.std() / 100, rel=0.1)
+
+
+def test_undefined_resamples_are_left_out() -> None:
+    matrix = np.array([[-1.0], [1.0]])
+    low, high = stratified_bootstrap_interval(matrix, lambda x: geometric_mean(x.mean(0).tolist()))
+    assert (low, high) == (1.0, 1.0)
+    assert np.isnan(stratified_bootstrap_interval(-np.ones((2, 2)), lambda x: float("nan"))).all()
+
+
+def test_unsteadiness_does_not_depend_on_how_often_a_curve_was_measured() -> None:
+    coarse, fine = np.linspace(0, 10, 11), np.linspace(0, 10, 101)
+    assert unsteadiness(coarse, 11) == unsteadiness(fine, 11) == pytest.approx(1.0)
+    assert unsteadiness(np.array([0.0, 4.0, 0.0, 4.0]), 4) == 4.0

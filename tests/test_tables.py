@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from policy_distillation.figures import learning_curves, relative_scores, save_figure, scores_against
-from policy_distillation.tables import MEAN_ROW, experiment_table, write_table
+from policy_distillation.figures import learning_curves, online_curves, relative_scores, save_figure, scores_against
+from policy_distillation.tables import MEAN_ROW, aggregate_table, experiment_table, write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'single_task'")
@@ -125,3 +125,44 @@ def test_a_teacher_that_never_scored_is_called_out() -> None:
     students = {("freeway", "kl"): [np.array([0.0])]}
     table = experiment_table({"freeway": np.array([0.0, 0.0])}, students, PAPER)
     assert table["note"][0].startswith("THE TEACHER NEVER SCORED")
+
+
+def test_aggregates_over_games_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    teachers = {"pong": np.array([20.0]), "qbert": np.array([100.0]), "freeway": np.array([0.0])}
+    students = {}
+    for variant, level in {"kl": 1.0, "mse": 0.5}.items():
+        for game, best in {"pong": 20.0, "qbert": 100.0, "freeway": 30.0}.items():
+            students[game, variant] = [best * (level + 0.02 * rng.standard_normal(8)) for _ in range(3)]
+    table = aggregate_table(teachers, students).set_index("variant")
+    assert table["resampled"].tolist() == ["seeds", "seeds"]
+    for variant in ("kl", "mse"):
+        seeds = [[100 * np.mean(run) / teachers[g][0] for run in students[g, variant]] for g in ("pong", "qbert")]
+        assert table.loc[variant, "iqm"] == pytest.approx(np.mean(np.sort(np.ravel(seeds))[1:-1]))  # without Freeway
+        assert table.loc[variant, "iqm_low"] <= table.loc[variant, "iqm"] <= table.loc[variant, "iqm_high"]
+    assert table.loc["kl", "better_than_mse"] == 1.0
+    assert table.loc["mse", "better_than_kl"] == 0.0
+    one = aggregate_table(teachers, {key: runs[:1] for key, runs in students.items()}).set_index("variant")
+    assert one["resampled"].tolist() == ["episodes", "episodes"]
+    expected = [100 * np.mean(students[game, "kl"][0]) / teachers[game][0] for game in ("pong", "qbert")]
+    assert one.loc["kl", "iqm"] == pytest.approx(np.mean(expected))
+    assert aggregate_table({"pong": np.array([-21.0])}, {("pong", "kl"): [np.array([-20.0])]}).empty
+
+
+def test_temperatures_are_a_row_and_an_axis() -> None:
+    students = {("pong", name): [np.array([value])] for name, value in {"kl": 20.0, "kl_tau1": 10.0}.items()}
+    table = experiment_table({"pong": np.array([20.0])}, students, PAPER, {"temperature": {"kl": 0.01, "kl_tau1": 1}})
+    row = table.iloc[-1]
+    assert (row["game"], row["kl"], row["kl_tau1"]) == ("temperature", 0.01, 1)
+    assert np.isnan(row["kl_percent"])
+    axes = scores_against(table, ["kl", "kl_tau1"], "temperature").axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "1"]
+
+
+def test_online_curves_share_an_axis_and_state_their_unsteadiness() -> None:
+    teacher = pd.DataFrame({"step": [10, 20, 30, 40], "return_pong": [0.0, 20.0, 0.0, 20.0]})
+    student = pd.DataFrame({"update": [5, 10, 15, 20], "return_pong": [0.0, 10.0, 15.0, 20.0]})
+    axes = online_curves({"pong": teacher}, {"pong": {"kl_online": student}}, points=4).axes[0]
+    labels = [line.get_label() for line in axes.lines]
+    assert labels == ["teacher: unsteadiness 100.0%", "kl_online: unsteadiness 33.3%"]
+    assert [line.get_xdata()[-1] for line in axes.lines] == [1, 1]

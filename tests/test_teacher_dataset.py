@@ -177,6 +177,25 @@ def test_without_exploration_the_teacher_plays_its_best_action(teacher, tmp_path
         assert (part.read("actions", 0, HOUR) == part.read("q_values", 0, HOUR).argmax(-1)).all()
 
 
+def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp_path):
+    torch.manual_seed(7)
+    driver = Agent(Network((4, 4, 4), 16), {"breakout": [0, 1, 3, 4]})
+    play = replace(PLAY, envs=4, epsilon=0.0)
+    dump_part(teacher.path, "breakout", "short", 0, play, 0, tmp_path / "part.h5", "cpu", driver, 3)
+    with Part(tmp_path / "part.h5") as part:
+        times, slots = np.divmod(np.arange(part.times * 4), 4)
+        seen = part.observations(times, slots)
+        shape = (part.times, 4, 4)
+        labels = teacher.agent.q_values(seen, "breakout").reshape(shape)
+        wishes = driver.q_values(seen, "breakout").reshape(shape)
+        np.testing.assert_allclose(part.read("q_values", 0, part.times), labels, rtol=1e-4, atol=1e-5)
+        actions = part.read("actions", 0, part.times)
+    sure = np.sort(wishes, -1)[..., -1] - np.sort(wishes, -1)[..., -2] > 1e-4  # apart from ties
+    assert (actions == wishes.argmax(-1))[:, :3][sure[:, :3]].all()
+    assert (actions[:, 3] == labels[:, 3].argmax(-1)).mean() > 0.99
+    assert (actions[:, :3] != labels[:, :3].argmax(-1)).any()
+
+
 def test_rewards_are_unclipped(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "qbert.safetensors"

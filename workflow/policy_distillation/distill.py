@@ -235,9 +235,8 @@ def _open(path: Path, game: str, recipe: Recipe, like: Part | None = None) -> Pa
     part = Part(path)
     if part.game != game:
         raise DatasetError(f"{path}: holds {part.game}, expected {game}")
-    same = ["slots", "times_per_hour", "protocol", "action_ids"]
-    if recipe.driver == "teacher":
-        same.append("hours")
+    same = ["hours"] if recipe.driver == "teacher" else []
+    same += ["times_per_hour", "slots", "protocol", "action_ids"]
     if recipe.teacher == "final":
         same.append("teacher")
     for name in same:

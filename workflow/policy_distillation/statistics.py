@@ -26,21 +26,41 @@ def relative_score(students: Sequence[Returns], teacher: Returns) -> float:
 def relative_score_interval(
     students: Sequence[Returns], teacher: Returns, seed: int = 0, resamples: int = 10_000, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of :func:`relative_score`.
+    """Percentile bootstrap interval of :func:`relative_score`; see :func:`relative_score_samples`."""
+    return _percentiles(relative_score_samples(students, teacher, seed, resamples), level)
 
-    Resamples the seeds, then each one's episodes, and the teacher's episodes. With one seed the interval is that of the
+
+def relative_score_samples(
+    students: Sequence[Returns], teacher: Returns, seed: int = 0, resamples: int = 10_000
+) -> Returns:
+    """Bootstrap distribution of :func:`relative_score`, (resamples,); NaN where the teacher's mean is not positive.
+
+    Resamples the seeds, then each one's episodes, and the teacher's episodes. With one seed the spread is that of the
     episodes alone: it says how well this student was measured, not how much another training run would differ.
     """
     if np.mean(teacher) <= 0:
-        return float("nan"), float("nan")
+        return np.full(resamples, np.nan)
     rng = np.random.default_rng(seed)
     denominators = _bootstrap_means(teacher, resamples, rng)
     per_seed = np.stack([_bootstrap_means(returns, resamples, rng) for returns in students])
     picks = rng.integers(0, len(students), (len(students), resamples))
     numerators = np.take_along_axis(per_seed, picks, axis=0).mean(axis=0)
-    usable = denominators > 0  # a teacher near zero: ratios with a resampled mean below it mean nothing
-    tail = 50.0 * (1.0 - level)
-    low, high = np.percentile(100.0 * numerators[usable] / denominators[usable], [tail, 100.0 - tail])
+    # A teacher near zero: ratios with a resampled mean below it mean nothing.
+    return np.where(denominators > 0, 100.0 * numerators / np.where(denominators > 0, denominators, 1.0), np.nan)
+
+
+def geometric_mean_interval(samples: Sequence[Returns], level: float = 0.95) -> tuple[float, float]:
+    """Interval of the geometric mean over games, from each game's bootstrap distribution."""
+    matrix = np.stack(samples)
+    positive = np.where(matrix > 0, matrix, np.nan)
+    return _percentiles(np.exp(np.log(positive).mean(axis=0)), level)
+
+
+def _percentiles(values: Returns, level: float) -> tuple[float, float]:
+    usable = values[np.isfinite(values)]
+    if len(usable) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(usable, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
     return float(low), float(high)
 
 
@@ -79,11 +99,7 @@ def stratified_bootstrap_interval(
     rng = np.random.default_rng(seed)
     runs, games = scores.shape
     values = [metric(scores[rng.integers(0, runs, (runs, games)), np.arange(games)]) for _ in range(resamples)]
-    finite = np.asarray(values)[np.isfinite(values)]
-    if len(finite) == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(finite, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
-    return float(low), float(high)
+    return _percentiles(np.asarray(values), level)
 
 
 def unsteadiness(curve: Returns, points: int) -> float:

@@ -12,10 +12,12 @@ from .files import atomic_path
 from .statistics import (
     Returns,
     geometric_mean,
+    geometric_mean_interval,
     interquartile_mean,
     probability_of_improvement,
     relative_score,
     relative_score_interval,
+    relative_score_samples,
     stratified_bootstrap_interval,
 )
 
@@ -48,7 +50,8 @@ def experiment_table(
     """
     variants = list(dict.fromkeys(variant for _, variant in students))
     published = paper.set_index(["game", "agent"])
-    rows = []
+    rows: list[dict[str, object]] = []
+    samples: dict[str, list[Returns]] = {variant: [] for variant in variants}
     for game, teacher in teachers.items():
         row: dict[str, object] = {"game": game, "teacher": float(np.mean(teacher))}
         row["teacher_paper"] = _published(published, game, "dqn", "score")
@@ -62,6 +65,7 @@ def experiment_table(
             row[variant] = float(np.mean([np.mean(seed) for seed in returns]))
             row[f"{variant}_percent"] = relative_score(returns, teacher)
             row[f"{variant}_low"], row[f"{variant}_high"] = relative_score_interval(returns, teacher)
+            samples[variant].append(relative_score_samples(returns, teacher, seed=len(rows)))
             row[f"{variant}_paper"] = _published(published, game, variant, "score")
             row[f"{variant}_percent_paper"] = _published(published, game, variant, "percent")
         row["note"] = row.pop("note")  # last
@@ -76,6 +80,8 @@ def experiment_table(
         means[f"{variant}_percent_paper"] = games if np.isnan(printed) else printed
         if np.isnan(geometric_mean(table[f"{variant}_percent"].tolist())):
             missing.append(variant)
+        else:
+            means[f"{variant}_low"], means[f"{variant}_high"] = geometric_mean_interval(samples[variant])
     means["note"] = (
         f"no geometric mean for {', '.join(missing)}: a percentage is empty or not positive" if missing else ""
     )
@@ -133,8 +139,8 @@ def aggregate_table(
 ) -> pd.DataFrame:
     """Aggregates over games and seeds (Agarwal et al. 2021), in percent of the teachers' scores: a row a variant.
 
-    Columns: variant; seeds; resampled: ``seeds``, or ``episodes`` where there is one seed, and then the intervals say
-    nothing about another training run; geometric_mean and iqm, each with _low and _high (95% stratified bootstrap);
+    Columns: variant; seeds; resampled: ``seeds``, or ``episodes`` where there is one seed, and then the interval says
+    nothing about another training run; iqm (interquartile mean), iqm_low and iqm_high (95% stratified bootstrap);
     better_than_V for each other variant V: the chance that a run (with one seed: a game played) of the row's variant
     beats one of V's. Games whose teacher's mean is not positive are left out.
     """
@@ -144,35 +150,22 @@ def aggregate_table(
     rows: list[dict[str, object]] = []
     for variant in variants if games else []:
         seeds = min(len(students[game, variant]) for game in games)
-        runs = {game: students[game, variant] for game in games}
-        scores[variant] = np.stack(
-            [
-                100.0
-                * (np.array([np.mean(run) for run in runs[game][:seeds]]) if seeds > 1 else runs[game][0])
-                / np.mean(teachers[game])
-                for game in games
-            ],
-            axis=1,
-        )
-        row: dict[str, object] = {"variant": variant, "seeds": seeds, "resampled": "seeds" if seeds > 1 else "episodes"}
+        columns = []
+        for game in games:
+            runs = students[game, variant][:seeds]
+            values = np.array([np.mean(run) for run in runs]) if seeds > 1 else runs[0]
+            columns.append(100.0 * values / np.mean(teachers[game]))
+        scores[variant] = np.stack(columns, axis=1)
         # With one seed the rows are episodes, which only tell how well each game's mean is known.
-        metrics = {
-            "geometric_mean": _geometric_mean_of_means,
-            "iqm": interquartile_mean if seeds > 1 else _iqm_of_means,
-        }
-        for name, metric in metrics.items():
-            row[name] = metric(scores[variant])
-            row[f"{name}_low"], row[f"{name}_high"] = stratified_bootstrap_interval(scores[variant], metric)
-        rows.append(row)
+        metric = interquartile_mean if seeds > 1 else _iqm_of_means
+        low, high = stratified_bootstrap_interval(scores[variant], metric)
+        rows.append({"variant": variant, "seeds": seeds, "resampled": "seeds" if seeds > 1 else "episodes"})
+        rows[-1] |= {"iqm": metric(scores[variant]), "iqm_low": low, "iqm_high": high}
     for row in rows:
         for other in variants:
             if other != row["variant"]:
                 row[f"better_than_{other}"] = probability_of_improvement(scores[str(row["variant"])], scores[other])
     return pd.DataFrame(rows)
-
-
-def _geometric_mean_of_means(scores: Returns) -> float:
-    return geometric_mean(scores.mean(axis=0).tolist())
 
 
 def _iqm_of_means(scores: Returns) -> float:
