@@ -48,6 +48,7 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(2.2 + 1.5 * len(table), 3.6), layout="constrained")
         width = 0.8 / len(variants)
+        published = any(table[f"{variant}_percent_paper"].notna().any() for variant in variants)
         places = np.arange(len(table))
         for index, variant in enumerate(variants):
             x = places + (index - (len(variants) - 1) / 2) * width
@@ -56,7 +57,7 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
             low, high = table[f"{variant}_low"].to_numpy(float), table[f"{variant}_high"].to_numpy(float)
             axes.errorbar(x, percent, [percent - low, high - percent], fmt="none", ecolor="#333333", elinewidth=1)
             paper = table[f"{variant}_percent_paper"].to_numpy(float)
-            mark = "paper" if index == len(variants) - 1 else None
+            mark = "paper" if index == len(variants) - 1 and published else None
             axes.plot(x, paper, "D", color="white", markeredgecolor="#111111", markersize=5, label=mark)
             for place in x[~np.isfinite(percent)]:
                 axes.annotate("n/a", (place, 0), ha="center", va="bottom", fontsize=8, color="#777777")
@@ -160,7 +161,7 @@ def online_curves(
     Args:
         teachers: the rows of a progress.csv by game.
         students: the same by game and variant.
-        points: at which unsteadiness is measured, in percent of the teacher's best score.
+        points: at which unsteadiness is measured, in percent of the teacher's best score; fewer where a curve has fewer.
     """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
@@ -170,10 +171,11 @@ def online_curves(
             curves = {"teacher": (teacher, "step")} | {
                 label(variant): (rows, "update") for variant, rows in students[game].items()
             }
+            count = min(points, *(len(rows) for rows, _ in curves.values()))
             best = abs(teacher[f"return_{game}"].max())
             for colour, (name, (rows, unit)) in zip(COLOURS, curves.items(), strict=False):
                 returns = rows[f"return_{game}"].to_numpy(float)
-                roughness = 100 * unsteadiness(returns, points) / best if best else float("nan")
+                roughness = 100 * unsteadiness(returns, count) / best if best else float("nan")
                 axes.plot(
                     rows[unit] / rows[unit].max(), returns, color=colour, label=f"{name}: unsteadiness {roughness:.1f}%"
                 )

@@ -129,7 +129,7 @@ def _percent(row: pd.Series, variant: str) -> str:
 def _number(value: float) -> str:
     if not np.isfinite(value):
         return ""
-    if abs(value) >= 10_000:
+    if abs(value) >= 10_000 or (abs(value) >= 1_000 and float(value).is_integer()):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.1g}"
 
