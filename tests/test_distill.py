@@ -602,6 +602,44 @@ def test_hours_driven_under_other_settings_are_forgotten(base, make, tmp_path, h
     assert len(hours) == 2 + HOURS
 
 
+def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypatch, live, no_play):
+    """The moving average by hand; and, at the end, the plain run's weights are not it."""
+    seen, updates = [], []
+
+    def scored(agent, *_):
+        seen.append(agent.conv2.weight.detach().clone())
+        return weight_score(agent, "")
+
+    monkeypatch.setattr(module, "play_episodes", scored)
+
+    def noted(*arguments):
+        optimizer = training.make_optimizer(*arguments)
+        weight = optimizer.param_groups[0]["params"][2]  # that of conv2
+        updates.append(weight.detach().clone())
+        optimizer.register_step_post_hook(lambda *_: updates.append(weight.detach().clone()))
+        return optimizer
+
+    monkeypatch.setattr(module, "make_optimizer", noted)
+    run({"breakout": [make("train")]}, tmp_path / "run", replace(RECIPE, averaging=0.8))
+    average = updates[0].clone()
+    for update, weights in enumerate(updates[1:]):
+        decay = min(0.8, (1 + update) / (10 + update))
+        average = decay * average + (1 - decay) * weights
+    torch.testing.assert_close(live[0].conv2.weight, average)
+    torch.testing.assert_close(seen[-1], average)
+    assert not torch.allclose(average, updates[-1], atol=1e-6)
+    assert float(live[0].shift) > 0
+
+
+@pytest.mark.parametrize("update", [4, 13])
+def test_a_terminated_run_with_averaging_ends_with_the_same_bits(make, tmp_path, no_play, update):
+    recipe, parts = replace(RECIPE, averaging=0.9), {"breakout": [make("train")]}
+    run(parts, tmp_path / "whole", recipe)
+    assert interrupted_at(update, parts, tmp_path / "stopped", recipe) == 143
+    run(parts, tmp_path / "stopped", recipe)
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
 def test_less_data_is_the_first_of_each_hour_and_as_many_updates(make, tmp_path, windows, no_play):
     path = make("train")
     run({"breakout": [path]}, tmp_path / "run", replace(RECIPE, data=0.25))

@@ -46,7 +46,8 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: tor
     tensors = {name: parameter.detach().to(dtype).contiguous() for name, parameter in folded.named_parameters()}
     header["digest"] = _tensors_digest(tensors)
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {KEY: json.dumps(header, sort_keys=True)})
+        # Not save_file, which makes files that only their owner may read.
+        temporary.write_bytes(safetensors.torch.save(tensors, {KEY: json.dumps(header, sort_keys=True)}))
 
 
 def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:

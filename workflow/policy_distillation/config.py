@@ -150,6 +150,7 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         "minimum": f"{rule} or more",
         "maximum": f"at most {rule}",
         "exclusiveMinimum": f"more than {rule}",
+        "exclusiveMaximum": f"less than {rule}",
         "pattern": f"text that matches {rule}",
         "minItems": f"at least {rule} entries",
         "maxItems": f"at most {rule} entries",

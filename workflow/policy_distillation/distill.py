@@ -6,6 +6,7 @@ the games take turns (section 3.2). Single-task distillation is the case of one 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,6 +60,8 @@ class Recipe:
     """Updates per game after each new hour."""
     evaluations: int
     """Points of the learning curve, evenly spaced."""
+    averaging: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is scored and saved; 0: none."""
     data: float = 1.0
     """Fraction of each hour of play that is learnt from."""
     driver: str = "teacher"
@@ -80,7 +83,7 @@ def distill(
     precision: str = "auto",
     checkpoint_seconds: float = 300.0,
 ) -> None:
-    """Distil a student and write ``agent.safetensors`` (its last weights) and ``progress.csv`` into ``folder``.
+    """Distil a student into ``folder``: ``agent.safetensors``, its last weights or their average, and ``progress.csv``.
 
     Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state`` and ends, on the CPU,
     with the same bits as a run that was never stopped.
@@ -125,6 +128,7 @@ def distill(
     student = Agent(network, {game: part.action_ids for game, part in first.items()}).to(place)
     optimizer = make_optimizer(recipe.optimizer, student.parameters(), recipe.learning_rate, recipe.optimizer_epsilon)
     loss_function = make_loss(recipe.loss, recipe.temperature)
+    average = copy.deepcopy(student) if recipe.averaging else student
     rng = np.random.default_rng(stream(seed, "distillation"))
     span = min(recipe.window_hours, hours)
     oldest = max(0, update // updates_per_hour - span + 1)  # hour that the windows start with
@@ -133,6 +137,7 @@ def distill(
     sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
     if saved:
         student.load_state_dict(saved["student"])
+        average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         restore_generator(rng, saved["rng"])
         rows, sums = saved["rows"], saved["sums"].to(place)
@@ -163,7 +168,8 @@ def distill(
             for game in games:
                 windows[game].push(*hour_of_play(game, loaded))
         if update == 0 and recipe.input_scaling == "standardised":
-            student.standardise_inputs([window.pixel_moments() for window in windows.values()])
+            for agent in (student, average):
+                agent.standardise_inputs([window.pixel_moments() for window in windows.values()])
 
         game = games[update % len(games)]
         observations, teacher_q = windows[game].sample(recipe.batch_size, rng)
@@ -176,6 +182,9 @@ def distill(
         optimizer.step()
 
         with torch.no_grad():
+            if recipe.averaging:
+                decay = min(recipe.averaging, (1 + update) / (10 + update))  # the first weights are soon forgotten
+                torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), 1 - decay)
             sums += torch.stack(
                 [loss, (student_q.argmax(1) == teacher_q.argmax(1)).float().mean(), torch.ones_like(loss)]
             )
@@ -190,7 +199,7 @@ def distill(
             sums.zero_()
             for name in games:
                 play = stream(seed, "progress", update)
-                episodes = play_episodes(student, name, protocol["name"], evaluation, play, computing)
+                episodes = play_episodes(average, name, protocol["name"], evaluation, play, computing)
                 row[f"return_{name}"] = mean_return(episodes)
             progress.record(row)
         if saving:
@@ -198,6 +207,7 @@ def distill(
                 {
                     "update": update,
                     "student": student.state_dict(),
+                    "average": average.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "rng": generator_state(rng),
                     "rows": progress.rows,
@@ -210,7 +220,7 @@ def distill(
     progress.close()
     for part in current.values():
         part.close()
-    save_agent(folder / "agent.safetensors", student.cpu(), metadata)
+    save_agent(folder / "agent.safetensors", average, metadata)
     run.remove()
 
 

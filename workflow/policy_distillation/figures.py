@@ -161,7 +161,7 @@ def online_curves(
     Args:
         teachers: the rows of a progress.csv by game.
         students: the same by game and variant.
-        points: at which unsteadiness is measured, in percent of the teacher's best score; fewer where a curve has fewer.
+        points: at most, at which unsteadiness is measured, in percent of the teacher's best score.
     """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
