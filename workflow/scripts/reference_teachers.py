@@ -25,13 +25,11 @@ with logging_to(snakemake.log[0]):
     for path, scores in zip(map(Path, snakemake.input.agents), snakemake.input.scores, strict=True):
         metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
         shutil.copyfile(scores, path.with_name("scores.csv"))
-        curve = pd.read_csv(path.with_name("progress.csv"))
         rows.append(
             {
                 "game": path.parent.name,
                 "algorithm": metadata["algorithm"],
                 "agent steps": f"{metadata['steps']:,}",
-                "hours, one CPU core": f"{curve['seconds'].iloc[-1] / 3600:.1f}",
                 "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
                 "commit": (metadata["commit"] or "unknown")[:12],
                 "seed": metadata["seed"],
