@@ -60,16 +60,28 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
     }
 
 
-@pytest.mark.parametrize("profile", ["slurm", "profiles/slurm", "profiles/demo", "profiles/laptop"])
+@pytest.mark.parametrize("profile", ["slurm", "profiles/slurm", "profiles/demo"])
 def test_profiles_resolve(checkout: Checkout, profile: str) -> None:
     plan = checkout.snakemake("-n", "--profile", profile, "all")
     assert plan.returncode == 0, plan.stdout[-3000:]
     if "slurm" in profile:
         assert planned(plan.stdout)["train_teacher"] == 10
-    else:  # overlays take reference teachers and write below a folder of their own
+    else:  # overlays write below a folder of their own
+        assert planned(plan.stdout)["given_teacher"] == 1
+        assert planned(plan.stdout)["distill_student"] == 6
         assert "train_teacher" not in planned(plan.stdout)
-        assert planned(plan.stdout)["given_teacher"] == (1 if "demo" in profile else 4)
-        assert f"results/{Path(profile).name}/table_single_task.csv" in plan.stdout
+        assert "results/demo/table_single_task.csv" in plan.stdout
+
+
+def test_reference_teachers_are_trained_as_the_laptop_profile_says(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n", "--profile", "profiles/reference", "reference_teachers")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    assert planned(plan.stdout) == {
+        "train_teacher": 4,
+        "reference_teacher": 4,
+        "evaluate_agent": 4,
+        "reference_teachers": 1,
+    }
 
 
 def test_memory_asked_for_covers_replay_and_window(checkout: Checkout) -> None:
@@ -157,6 +169,19 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     sizes = pd.read_csv(results / "table_compression.csv").set_index("game")
     assert sizes.loc["breakout", "dqn"] == table["kl"][0]  # the same student
     assert sizes.loc["parameters", "net1_percent"] < 100
+    multi = pd.read_csv(results / "table_multi_task_3.csv").set_index("game")
+    for game in ("breakout", "pong"):  # two games of one network, with and without a teacher
+        for recipe in ("joint_dqn", "kl"):
+            scores = pd.read_csv(results / f"students/multi3/{recipe}/multi3/seed0/scores/{game}.csv")
+            assert multi.loc[game, recipe] == pytest.approx(scores["return"].mean())
+    assert multi.loc["geometric mean", "joint_dqn_percent_paper"] == 83.5
+    snapshots = [results / f"teachers/breakout/seed0/snapshots/{k}.safetensors" for k in range(2)]
+    assert [read_metadata(path)["steps"] for path in snapshots] == [1000, 2000]
+    online = read_metadata(results / "students/breakout/kl_online/dqn/seed0/agent.safetensors")
+    assert online["settings"]["teacher"] == "online"
+    assert (
+        read_metadata(results / "students/breakout/kl_mix/dqn/seed0/agent.safetensors")["settings"]["driver"] == "mix"
+    )
     teacher = pd.read_csv(results / "teachers/breakout/seed0/scores/breakout.csv")
     assert list(teacher.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "protocol", "starts"]
     assert len(teacher) == 8
@@ -209,17 +234,17 @@ def test_an_added_space_reruns_nothing(finished: Checkout) -> None:
 
 
 def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
-    files = overlay(finished, "hotter.yaml", {"recipes": {"kl": {"temperature": 0.1}}})
+    files = overlay(finished, "slower.yaml", {"recipes": {"mse": {"learning_rate": 1e-4}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
     assert planned(plan) == {
         "distill_student": 1,
         "evaluate_agent": 1,
-        "table": 2,
-        "figure": 2,
-        "figure_curves": 2,
+        "table": 1,
+        "figure": 1,
+        "figure_curves": 1,
     }
-    assert "/kl/dqn/" in plan
-    assert not re.search(r"output: .*/(mse|nll)/", plan)
+    assert "/mse/dqn/" in plan
+    assert not re.search(r"output: .*/(kl|nll)/", plan)
 
 
 def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
@@ -236,9 +261,9 @@ def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> 
     assert plan == {
         "distill_student": 1,
         "evaluate_agent": 1,
-        "table_single_task": 1,
-        "figure_single_task": 1,
-        "figure_student_curves": 1,
+        "table": 4,  # losses, sizes, online and drivers show it
+        "figure": 4,
+        "figure_curves": 4,
     }
 
 
@@ -268,10 +293,13 @@ def test_sigkill_in_training_dump_and_distillation(tmp_path: Path) -> None:
     """Three kills, each followed by the same command; then everything is complete and valid."""
     copy = Checkout(tmp_path)
     slow = {
-        "teacher": {"dqn": {"steps": 6000, "evaluate_every": 3000}},
+        "teacher": {"evaluate_every": 3000, "dqn": {"steps": 6000}},
         "dataset": {"parts": 1, "steps_per_hour": 4000},
         "distillation": {"updates_per_hour": 200},
-        "experiments": {"single_task": {"recipes": ["kl"]}},
+        "experiments": {
+            "single_task": {"recipes": ["kl"]},
+            **dict.fromkeys(("compression", "multi_task_3", "online", "driver")),
+        },
         "machine": {"checkpoint_seconds": 0.5},
     }
     files = overlay(copy, "slow.yaml", slow)
