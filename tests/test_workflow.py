@@ -332,3 +332,20 @@ def test_sigkill_in_training_dump_and_distillation(tmp_path: Path) -> None:
 def test_slurm_profile_is_found_as_typed() -> None:
     assert (ROOT / "slurm").is_symlink()
     assert (ROOT / "slurm").resolve() == ROOT / "profiles/slurm"
+
+
+def test_the_cost_is_of_the_jobs_that_would_run(checkout: Checkout) -> None:
+    planned_jobs = planned(checkout.snakemake("-n", "all").stdout)
+    done = checkout.snakemake("cost")
+    assert done.returncode == 0, done.stdout[-3000:]
+    told = dict(re.findall(r"^(\w+) +(\d+) +[\d,.]+ +[\d,.]+ +[\d,.]+ +[\d,.]+$", done.stdout, re.M))
+    heavy = {
+        "train_teacher",
+        "train_joint_dqn",
+        "dump_dataset",
+        "dump_online_dataset",
+        "distill_student",
+        "evaluate_agent",
+    }
+    assert {rule: int(jobs) for rule, jobs in told.items()} == {rule: planned_jobs[rule] for rule in heavy}
+    assert "measured on" in done.stdout

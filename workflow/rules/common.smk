@@ -207,6 +207,57 @@ def student_minutes(games, name):
     return 60 + len(games_in(games)) * hours * recipe(name)["updates_per_hour"] // 6_000
 
 
+# Cost, before anything is launched
+
+BYTES_PER_STEP = 72  # on disk: three parts of Pong took 3.87 MB for 54,000 steps each
+
+
+def plan():
+    """What every job of the experiments handles: agent steps, samples or games, with the rate that was measured."""
+    data = config["dataset"]
+    hour, games = data["steps_per_hour"], {game: teacher(game) for game in USED_GAMES}
+    experiments = config["experiments"].values()
+    students = {cell[2]: cell for entry in experiments for cell in cells(entry)}
+    online = {game for _, _, folder in students.values() for game in online_games(folder)}
+    for game, settings in games.items():
+        if settings["source"] == "train":
+            steps = settings[settings["algorithm"]]["steps"]
+            yield cost("train_teacher", settings["algorithm"], steps, 1, 0.007, teacher_mb(settings))
+        for name, parts in (("dump_dataset", data["parts"]), ("dump_online_dataset", settings["snapshots"])):
+            if name == "dump_dataset" or game in online:
+                steps = parts * data["hours_per_part"] * hour
+                yield cost(name, "dump", steps, 0, steps * BYTES_PER_STEP / 1e9, BASE_MB, parts)
+        yield cost("evaluate_agent", "evaluate", config["evaluation"]["episodes"], 0, 0, BASE_MB)
+    for folder in students:
+        name, chosen = folder.split("/")[2:4]
+        if chosen in Q_LEARNING:
+            yield cost("train_joint_dqn", "dqn", joint_settings(name, chosen)["steps"], 1, 0.007, joint_mb(name))
+        else:
+            settings, hours = recipe(chosen), len(games_in(name)) * data["parts"] * data["hours_per_part"]
+            samples = hours * settings["updates_per_hour"] * settings["batch_size"]
+            yield cost("distill_student", "distill", samples, 1, 0.007, student_mb(name, chosen))
+        for _ in games_in(name):
+            yield cost("evaluate_agent", "evaluate", config["evaluation"]["episodes"], 0, 0, BASE_MB)
+
+
+def online_games(folder):
+    """The games whose snapshots a student's cell learns from."""
+    name, chosen = folder.split("/")[2:4]
+    return games_in(name) if recipe(chosen)["teacher"] == "online" else []
+
+
+def cost(rule, rate, units, gpu, disk_gb, memory_mb, jobs=1):
+    return {
+        "rule": rule,
+        "rate": rate,
+        "jobs": jobs,
+        "units": units,
+        "gpu": gpu,
+        "disk_gb": disk_gb,
+        "memory_gb": memory_mb / 1000,
+    }
+
+
 # Checks, before anything runs
 
 config["experiments"] = {

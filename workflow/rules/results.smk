@@ -94,3 +94,16 @@ rule figure_teacher_curves:
         games=[game for game in USED_GAMES if teacher_curve(game)],
     script:
         "../scripts/figure_teacher_curves.py"
+
+
+# Prints jobs, hours, disk and memory of the current configuration, and runs none of it: snakemake cost
+rule cost:
+    input:
+        rates="benchmarks/results.json",
+        games=sorted(map(str, Path("resources/teachers").glob("*/scores.csv"))),
+    localrule: True
+    params:
+        plan=lambda wc: list(plan()),
+        samples_per_update={"distill": 128},
+    script:
+        "../scripts/cost.py"
