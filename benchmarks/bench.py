@@ -2,11 +2,11 @@
 
 Every contestant is a process of its own. Those named in LOOPS run the project's real functions (``dqn.train``,
 ``dump_part``, ...) with a budget that they never reach; a meter hooked into a method that the loop calls once a turn
-pauses them, lets them run for some seconds when told to, and reports the rate. So imports, ROMs, the replay's warm-up and
-the data's loading are over before the first measurement, and contestants can take turns without starting again. The
-PIECES are the least that a loop must do: an emulator that steps, a forward pass, an update on one fixed batch; a loop's
-ceiling is what it would reach if it did nothing else. Each repetition measures everything once, in order; ratios are
-taken within a repetition, and medians over repetitions.
+pauses them, lets them run for some seconds when told to, and reports the rate. So imports, ROMs, the replay's warm-up
+and the data's loading are over before the first measurement, and contestants can take turns without starting again.
+The PIECES are the least that a loop must do: an emulator that steps, a forward pass, an update on one fixed batch; a
+loop's ceiling is what it would reach if it did nothing else. Each repetition measures everything once, in order;
+ratios are taken within a repetition, and medians over repetitions.
 """
 
 from __future__ import annotations
@@ -205,9 +205,12 @@ def piece_emulator(num_envs: int) -> None:
             meter.turn(num_envs)
 
 
-def piece_forward(network: Network, batch: int, precision: str) -> None:
+def piece_forward(network: Network, batch: int, precision: str, frozen: bool = False) -> None:
     meter = Meter(warm_up=100)
-    agent, chosen = make_agent(network), select_precision(precision, select_device("auto"))
+    chosen = select_precision(precision, select_device("auto"))
+    agent = make_agent(network)
+    if frozen:
+        agent = agent.frozen(chosen)
     observations = random_observations(batch).numpy()
     while True:
         agent.q_values(observations, GAME, chosen)
@@ -274,7 +277,7 @@ def peer_sb3(envs: int, batch: int, train_freq: int) -> None:
     """
     import ale_py
     import gymnasium
-    from stable_baselines3 import DQN as Peer
+    import stable_baselines3
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_atari_env
     from stable_baselines3.common.vec_env import VecFrameStack
@@ -288,7 +291,7 @@ def peer_sb3(envs: int, batch: int, train_freq: int) -> None:
 
     gymnasium.register_envs(ale_py)
     env = VecFrameStack(make_atari_env("PongNoFrameskip-v4", n_envs=envs, seed=0), n_stack=STACK)
-    model = Peer(
+    model = stable_baselines3.DQN(
         "CnnPolicy",
         env,
         buffer_size=REPLAY,
@@ -325,7 +328,7 @@ PIECES: dict[str, Contestant] = {
     "dqn_forward": lambda folder: piece_forward(DQN_NETWORK, DQN_ENVS, "auto"),
     "pqn_forward": lambda folder: piece_forward(PQN_NETWORK, PQN_ENVS, "auto"),
     "dump_forward": lambda folder: piece_forward(DQN_NETWORK, DUMP_ENVS, "float32"),
-    "evaluate_forward": lambda folder: piece_forward(DQN_NETWORK, EVALUATION_ENVS, "auto"),
+    "evaluate_forward": lambda folder: piece_forward(DQN_NETWORK, EVALUATION_ENVS, "auto", frozen=True),
     "dqn_update": lambda folder: piece_dqn_update(),
     "pqn_update": lambda folder: piece_pqn_update(),
     "distill_update": lambda folder: piece_distill_update(),
@@ -369,7 +372,7 @@ def add_derived(rates: dict[str, float]) -> None:
 
 
 def prepare_inputs(folder: Path) -> None:
-    """A teacher and two hours of its play. Untrained: neither time nor memory depends on how good it is."""
+    """A teacher and two hours of its play. It is untrained: speed hardly depends on how well it plays."""
     prepare_process(0, THREADS)
     path = folder / "teacher.safetensors"
     if (folder / "part.h5").exists():
@@ -483,15 +486,16 @@ def write_results(repetitions: list[dict[str, float]], seconds: float, target: P
     software = ", ".join(f"{name} {number}" for name, number in facts["software"].items())
     lines += [
         "",
-        f"Medians of {len(repetitions)} interleaved repetitions of {seconds:g} s; {facts['cpu']}, {facts['cpus']} CPUs, "
-        f"{THREADS} threads, {facts['precision']}; {software}.",
+        f"Medians of {len(repetitions)} interleaved repetitions of {seconds:g} s; {facts['cpu']}, {facts['cpus']} CPUs,"
+        f" {THREADS} threads, {facts['precision']}; {software}.",
     ]
     table = "\n".join(lines)
     readme = target / "README.md"
-    begin, end = "<!-- written by bench.py -->\n", "\n<!-- end -->"
-    if readme.exists():
-        head, rest = readme.read_text().split(begin)
-        readme.write_text(head + begin + table + end + rest.split(end)[1])
+    if readme.exists():  # between two marks
+        text = readme.read_text()
+        begin, end = "<!-- written by bench.py -->", "<!-- end -->"
+        head, rest = text[: text.index(begin)], text[text.index(end) :]
+        readme.write_text(f"{head}{begin}\n{table}\n{rest}")
     print(table)
 
 
