@@ -1,12 +1,13 @@
 # make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
 # make test    set up, then style checks and all tests
+# make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo laptop test lint format env lock clean
+.PHONY: demo laptop test bench lint format env lock clean
 
 demo laptop: env
 	snakemake --profile profiles/$@ all
@@ -16,16 +17,27 @@ demo laptop: env
 test: lint
 	python -m pytest -n 2 --dist loadgroup
 
+# In an environment of its own: the lock, the peers, and this package.
+bench: .venv-bench/.complete
+	.venv-bench/bin/python benchmarks/bench.py
+
+.venv-bench/.complete: envs/requirements.lock envs/bench.txt pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet -r envs/requirements.lock -r envs/bench.txt
+	.venv-bench/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
 lint: env
-	ruff check workflow tests
-	ruff format --check workflow tests
+	ruff check workflow tests benchmarks
+	ruff format --check workflow tests benchmarks
 	snakefmt --check Snakefile workflow/rules
 	mypy
 	snakemake --lint
 
 format: env
-	ruff check --fix workflow tests
-	ruff format workflow tests
+	ruff check --fix workflow tests benchmarks
+	ruff format workflow tests benchmarks
 	snakefmt Snakefile workflow/rules
 
 env: .venv/.complete

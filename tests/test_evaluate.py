@@ -23,6 +23,9 @@ class Chooser:
     def __init__(self, action, actions=ACTIONS):
         self.actions, self._action = actions, action
 
+    def frozen(self, precision):
+        return self
+
     def q_values(self, observations, game, precision):
         q_values = np.zeros((len(observations), len(self.actions[game])), np.float32)
         q_values[:, self._action] = 1.0

@@ -164,6 +164,16 @@ def test_the_controller_runs_in_float32_whatever_the_precision():
     assert (q_values[1] - q_values[0]).item() == pytest.approx(0.01, abs=1e-4)
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_frozen_copy_answers_to_the_bit(precision, layer_norm):
+    agent = Agent(Network((8, 16, 16), 32, layer_norm=layer_norm), GAMES)
+    frozen = agent.frozen(precision)
+    seen = observations(5).numpy()
+    np.testing.assert_array_equal(frozen.q_values(seen, "pong", precision), agent.q_values(seen, "pong", precision))
+    assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in agent.parameters())
+
+
 def test_acting_builds_no_graph():
     agent = Agent(SMALL, GAMES)
     q_values = agent.q_values(observations().numpy(), "pong")

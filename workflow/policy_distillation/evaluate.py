@@ -64,6 +64,7 @@ def play_episodes(
     env = AtariVector(game, PROTOCOLS[protocol], "play", evaluation.envs, seed)
     for player in (agent, teacher) if teacher else (agent,):
         _check_actions(player, game, env.action_ids)
+    agent, teacher = agent.frozen(precision), teacher.frozen(precision) if teacher else None
     rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
     slots = evaluation.envs
     lead = rng.integers(1, evaluation.teacher_steps + 1, slots) if from_teacher else np.zeros(slots, np.int64)

@@ -6,6 +6,7 @@ appendix; their parameter counts are tested to the digit.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -83,12 +84,15 @@ class Agent(nn.Module):
             x = self._activate(0, F.conv2d(x, *self._scaled_first_layer(), stride=4))
             x = self._activate(1, self.conv2(x))
             x = self._activate(2, self.conv3(x))
+            if x.requires_grad:  # flattening hands back gradients channels-first; ReLU's kernel is slow on a mixture
+                x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
             x = self._activate(3, self.hidden(x.flatten(1)))
         q_values: Tensor = self.controllers[game](x.float())
         return q_values
 
     def _activate(self, layer: int, x: Tensor) -> Tensor:
-        return F.relu(self.norms[layer](x) if self.network.layer_norm else x)
+        # In place: what convolutions and norms need for their gradients is their input.
+        return F.relu(self.norms[layer](x) if self.network.layer_norm else x, inplace=True)
 
     def _scaled_first_layer(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with ``conv(x, weight, bias) == conv1((x - shift) * scale)``."""
@@ -125,6 +129,17 @@ class Agent(nn.Module):
         """:meth:`forward` for acting: numpy in, numpy out, no gradients."""
         q_values: NDArray[np.float32] = self(torch.from_numpy(observations), game, precision).cpu().numpy()
         return q_values
+
+    def frozen(self, precision: Precision) -> Agent:
+        """A copy for acting in ``precision``, its big layers already cast: the same Q-values, to the bit.
+
+        Else each forward pass casts them anew, which for a batch of 16 takes as long as a convolution.
+        """
+        frozen = copy.deepcopy(self).requires_grad_(False)
+        if precision == "bfloat16":
+            for layer in (frozen.conv2, frozen.conv3, frozen.hidden):
+                layer.to(torch.bfloat16)
+        return frozen
 
     @property
     def parameter_count(self) -> int:
