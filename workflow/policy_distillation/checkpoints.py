@@ -92,7 +92,8 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
         actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
         widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
         widths += [*network.kernels, *network.strides]
-        if len(network.channels) > MOST_LAYERS or not all(isinstance(w, int) and 0 < w <= LARGEST_LAYER for w in widths):
+        fit = all(isinstance(width, int) and 0 < width <= LARGEST_LAYER for width in widths)
+        if not fit or len(network.channels) > MOST_LAYERS:
             raise ValueError(f"impossible layer sizes {widths[:20]}")
         if network.padding not in ("valid", "same"):
             raise ValueError(f"unknown padding {network.padding!r}")

@@ -11,7 +11,7 @@ rule train_teacher:
     benchmark:
         "<benchmarks>/train_teacher/{game}/seed{seed}.tsv"
     wildcard_constraints:
-        game="|".join(game for game in known_games() if game not in GIVEN_GAMES) or "none",
+        game="|".join(game for game in known_games() if game not in GIVEN_GAMES + IMPORTED_GAMES) or "none",
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
@@ -44,6 +44,26 @@ rule given_teacher:
         ENVIRONMENT
     script:
         "../scripts/given_teacher.py"
+
+
+# Downloads, where the agent is on the hub: the compute nodes of a cluster may have no network, so it runs where Snakemake does.
+rule import_teacher:
+    input:
+        lambda wc: imported_files(teacher(wc.game)["source"]),
+    output:
+        "<teacher>/agent.safetensors",
+    log:
+        "<logs>/import_teacher/{game}/seed{seed}.log",
+    wildcard_constraints:
+        game="|".join(IMPORTED_GAMES) or "none",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        source=lambda wc: teacher(wc.game)["source"],
+        protocol=config["protocol"],
+    script:
+        "../scripts/import_teacher.py"
 
 
 # The teachers in resources/teachers: snakemake --profile profiles/reference reference_teachers, then copy the folder.
