@@ -89,17 +89,16 @@ def test_pfrl(tmp_path):
     pfrl_agent = pfrl.agents.DQN(
         network,
         torch.optim.Adam(network.parameters()),
-        pfrl.replay_buffers.ReplayBuffer(10),
+        pfrl.replay_buffers.ReplayBuffer(50_000),
         gamma=0.99,
         explorer=pfrl.explorers.Greedy(),
         phi=lambda x: np.asarray(x, np.float32) / 255,
     )
     pfrl_agent.save(str(tmp_path / "agent"))
     agent, metadata = import_agent({"path": str(tmp_path / "agent")}, "pong")
+    inputs = torch.from_numpy(np.stack([pfrl_agent.phi(x) for x in observations()]))
     with torch.no_grad():
-        assert_same(
-            agent, network(torch.from_numpy(np.stack([pfrl_agent.phi(x) for x in observations()]))).q_values.numpy()
-        )
+        assert_same(agent, network(inputs).q_values.numpy())
     assert metadata["imported"]["from"] == "pfrl"
 
 
