@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -31,7 +32,6 @@ from policy_distillation.importing.libraries import LIBRARIES
 from policy_distillation.networks import Agent, Network
 from torch import nn
 
-msgpack = pytest.importorskip("msgpack")
 PONG = [0, 1, 3, 4, 11, 12]
 
 

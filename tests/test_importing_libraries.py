@@ -5,13 +5,16 @@ Needs envs/peers.txt, which `make test` installs; what is not installed is skipp
 
 import pickle
 import sys
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from policy_distillation import atari
 from policy_distillation.importing.agents import import_agent
 from policy_distillation.importing.containers import AgentImportError
+from policy_distillation.importing.flavours import WRAPPERS, WrappedEmulator, Wrappers
 from test_importing import flax_forward, flax_parameters, livelier, observations
 
 SPACE = gymnasium.spaces.Box(0, 255, (4, 84, 84), np.uint8)
@@ -100,6 +103,44 @@ def test_pfrl(tmp_path):
     with torch.no_grad():
         assert_same(agent, network(inputs).q_values.numpy())
     assert metadata["imported"]["from"] == "pfrl"
+
+
+def test_emulators_that_do_as_stable_baselines3s_wrappers_do(monkeypatch):
+    """Pixels, rewards, FIRE at reset and after a lost life: what docs/importing.md measures."""
+    wrappers = pytest.importorskip("stable_baselines3.common.atari_wrappers")
+    import ale_py
+
+    gymnasium.register_envs(ale_py)
+    monkeypatch.setitem(atari.PROTOCOLS, "sb3", replace(atari.PROTOCOLS["sb3"], noop_max=0))
+    emulator = WrappedEmulator("breakout", WRAPPERS["sb3"], seed=0)
+    raw = gymnasium.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0, full_action_space=False)
+    reference = wrappers.AtariWrapper(raw, noop_max=0, clip_reward=False)
+    expected, _ = reference.reset(seed=0)
+    seen = emulator.reset()
+    lives = 0
+    for action in np.random.default_rng(0).integers(0, 4, 600):
+        np.testing.assert_array_equal(seen[-1], expected[..., 0])
+        seen, reward, over = emulator.step(int(action))
+        expected, expected_reward, lost, _, _ = reference.step(int(action))
+        assert reward == expected_reward
+        if over:
+            break
+        if lost:
+            expected, _ = reference.reset()
+            assert not seen[:3].any()
+            lives += 1
+    assert over
+    assert lives == 4
+
+
+def test_emulators_that_do_as_ours_does(monkeypatch):
+    plain = replace(atari.PROTOCOLS["paper2015"], noop_max=0)
+    monkeypatch.setitem(atari.PROTOCOLS, "plain", plain)
+    emulator = WrappedEmulator("breakout", Wrappers("plain", "grey", life_is_episode=False), seed=0)
+    env = atari.AtariVector("breakout", plain, "play", 1, 0)
+    np.testing.assert_array_equal(env.reset()[0], emulator.reset())
+    for action in np.random.default_rng(0).integers(0, 4, 60):
+        np.testing.assert_array_equal(env.step(np.array([action])).observations[0], emulator.step(int(action))[0])
 
 
 # JAX is large, so envs/peers.txt leaves it out; with `pip install flax` beside it these run too.
