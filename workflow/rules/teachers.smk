@@ -46,12 +46,12 @@ rule given_teacher:
         "../scripts/given_teacher.py"
 
 
-# Downloads, where the agent is on the hub: the compute nodes of a cluster may have no network, so it runs where Snakemake does.
+# Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
 rule import_teacher:
     input:
         lambda wc: imported_files(teacher(wc.game)["source"]),
     output:
-        "<teacher>/agent.safetensors",
+        "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
         "<logs>/import_teacher/{game}/seed{seed}.log",
     wildcard_constraints:
