@@ -189,7 +189,7 @@ def test_a_bad_import_is_one_clear_line(checkout: Checkout, source: object, mess
 
 def test_an_import_replaces_the_training_of_its_game_alone(checkout: Checkout) -> None:
     change = {"teacher": {"games": {"breakout": {"source": IMPORT}}}}
-    experiments = {"single_task": {"games": ["breakout", "pong"]}}
+    experiments = {"single_task": {"games": ["breakout", "pong"]}, "online": None}
     plan = checkout.snakemake("-n", *overlay(checkout, "i.yaml", {**change, "experiments": experiments}), "--", "all")
     assert plan.returncode == 0, plan.stdout[-3000:]
     rules = planned(plan.stdout)
@@ -205,7 +205,7 @@ def test_a_student_of_an_agent_from_elsewhere(tmp_path: Path) -> None:
         "protocol": "sb3",
         "teacher": {"source": {"from": "sb3", "path": "model.zip"}},
         "dataset": {"parts": 1, "steps_per_hour": 200},
-        "experiments": {"single_task": {"recipes": ["kl"]}},
+        "experiments": {"single_task": {"recipes": ["kl"]}, "online": None},
     }
     files = overlay(copy, "import.yaml", change)
     target = f"{RESULTS}/table_single_task.csv"
