@@ -7,14 +7,14 @@ SHELL := /bin/bash
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo laptop test bench lint format env lock clean
+.PHONY: demo laptop test bench lint format env peers lock clean
 
 demo laptop: env
 	snakemake --profile profiles/$@ all
 	snakemake --profile profiles/$@ --report results/$@/report.html
 	@echo && cat results/$@/table_single_task.md && echo "Figures and report: results/$@/figures, results/$@/report.html"
 
-test: lint
+test: lint peers
 	python -m pytest -n 2 --dist loadgroup
 
 # In an environment of its own: the lock, the peers, and this package.
@@ -49,6 +49,13 @@ env: .venv/.complete
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Other libraries, whose agents the tests import. Without dependencies: those would replace what the lock pins.
+peers: .venv/.peers
+
+.venv/.peers: .venv/.complete envs/peers.txt
+	$(BIN)/python -m pip install --quiet --no-deps -r envs/peers.txt
 	@touch $@
 
 # Exact versions of envs/requirements.in and of all it needs, without the "+cpu" of a local build.

@@ -78,6 +78,28 @@ def test_pixels_rewards_and_ends_equal_gymnasiums(game):
     env.close()
 
 
+@pytest.mark.parametrize("repeat", [True, False])
+def test_frames_from_before_the_game(repeat):
+    """Black, or the game's first frame, as gymnasium's wrapper pads; after a game's end too."""
+    protocol = replace(NO_NOOPS, repeat_first_frame=repeat, max_episode_frames=40)
+    env = make("breakout", protocol, num_envs=2)
+    reference = AtariPreprocessing(raw_reference("breakout"), noop_max=0, frame_skip=4, screen_size=84)
+    reference = FrameStackObservation(reference, 4, padding_type="reset" if repeat else "zero")
+    expected, _ = reference.reset(seed=int(env.seeds[0]))
+    observed = env.reset()
+    np.testing.assert_array_equal(observed[0], expected)
+    ends = 0
+    for action in random_actions(4, 25)[:, 0]:
+        step = env.step(np.array([action, action]))
+        if step.episode_ends[0]:
+            ends += 1
+            expected, _ = reference.reset()
+        else:
+            expected = reference.step(int(action))[0]
+        np.testing.assert_array_equal(step.observations[0], expected)
+    assert ends == 2
+
+
 @pytest.mark.parametrize("purpose", ["train", "play"])
 def test_a_life_lost_terminates_in_training_alone_and_the_game_goes_on(purpose):
     env = make("breakout", NO_NOOPS, purpose)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from policy_distillation.atari import known_games
-from policy_distillation.config import ConfigError, check_config
+from policy_distillation.config import ConfigError, check_config, teacher_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -126,3 +126,12 @@ def test_a_refusal_names_key_value_and_what_is_allowed(
     assert message.startswith(f"{key}: ")
     assert value in message
     assert allowed in message
+
+
+def test_a_games_import_replaces_the_default_one_whole():
+    teacher = {"source": {"from": "sb3", "path": "a.zip"}, "dqn": {"steps": 1}, "games": {}}
+    other = {"from": "cleanrl", "hub": "a/b", "revision": "0" * 40}
+    for source in (other, "train"):
+        teacher["games"] = {"pong": {"source": source}}
+        assert teacher_settings(teacher, "pong")["source"] == source
+        assert teacher_settings(teacher, "qbert")["source"] == {"from": "sb3", "path": "a.zip"}

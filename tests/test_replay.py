@@ -21,8 +21,9 @@ class Game:
     Every frame is unique and says in its first pixels when and where it was seen.
     """
 
-    def __init__(self, slots, rng, ends=0.15, lives=0.1, caps=0.05):
+    def __init__(self, slots, rng, ends=0.15, lives=0.1, caps=0.05, repeat_first_frame=False):
         self.slots, self.rng, self.ends, self.lives, self.caps = slots, rng, ends, lives, caps
+        self.repeat_first_frame = repeat_first_frame
         self.time = 0
         self.observations = np.zeros((slots, 4, 84, 84), np.uint8)
         for slot in range(slots):
@@ -36,6 +37,8 @@ class Game:
     def _start(self, slot):
         self.observations[slot] = 0
         self.observations[slot, 3] = self._frame(slot)
+        if self.repeat_first_frame:
+            self.observations[slot, :3] = self.observations[slot, 3]
 
     def step(self):
         """What Replay.append takes: an observation, and what came of an action."""
@@ -254,6 +257,13 @@ def test_a_store_too_small_to_sample_from_is_refused(n_step):
     replay.sample(1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="too small"):
         Replay(2 * (5 + n_step) - 1, 2, n_step, DISCOUNT)
+
+
+def test_samples_of_games_whose_first_frame_repeats():
+    replay, log = Replay(60, 2, 2, DISCOUNT, repeat_first_frame=True), []
+    game = Game(2, np.random.default_rng(0), ends=0.3, repeat_first_frame=True)
+    fill(replay, game, 50, log)
+    assert_batch_is_right(replay.sample(300, np.random.default_rng(1)), log, 2)
 
 
 def test_stacks_gathered_from_a_store_that_wraps():

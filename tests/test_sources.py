@@ -10,7 +10,7 @@ from policy_distillation import sources
 from policy_distillation.atari import PROTOCOLS, action_ids
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.networks import Agent, Network
-from policy_distillation.sources import SourceError, check_actions, check_source, source_path
+from policy_distillation.sources import SourceError, check_actions, check_source, hub_file, source_path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = PROTOCOLS["paper2015"]
@@ -54,6 +54,49 @@ def test_good_sources_pass(agent, reference):
     check_source("pong", str(agent("own/agent.safetensors")), "paper2015")
     assert source_path("pong", "reference") == reference
     check_actions("pong", "reference", "paper2015")
+
+
+REVISION = {"hub": "sb3/dqn-PongNoFrameskip-v4", "revision": "0" * 40}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"from": "sb3"}, "from sb3: give either 'path', a file, or 'hub' and 'revision'"),
+        ({"from": "sb3", "path": "x", **REVISION}, "from sb3: give either 'path'"),
+        ({"from": "sb3", "path": "none.zip"}, "from sb3: none.zip does not exist"),
+        ({"from": "sb3", "path": ".", "revision": "0"}, "'revision' belongs to 'hub'"),
+        ({"from": "sb3", "hub": "sb3/x"}, "sb3/x needs a 'revision', the commit that you looked at"),
+        ({"from": "pfrl", **REVISION}, "is on the hub, so the key 'file' must name the file in it"),
+        ({"from": "mapping", "path": "."}, "'mapping', a YAML file that describes the network, belongs to"),
+        ({"from": "sb3", "path": ".", "mapping": "."}, "belongs to 'from: mapping'"),
+        ({"from": "mapping", "path": ".", "mapping": "none.yaml"}, "from mapping: none.yaml does not exist"),
+    ],
+    ids=str,
+)
+def test_imports_that_cannot_be_are_refused_before_anything_runs(source, message):
+    assert message in refusal(check_source, "pong", source, "paper2015")
+
+
+def test_imports_that_can_be_pass():
+    on_hub = ({"from": "sb3", **REVISION}, {"from": "pfrl", "file": "x", **REVISION})
+    for source in ({"from": "sb3", "path": "."}, *on_hub):
+        check_source("pong", source, "paper2015")
+        check_actions("pong", source, "paper2015")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"from": "sb3", "hub": "sb3/dqn-PongNoFrameskip-v4"}, "dqn-PongNoFrameskip-v4.zip"),
+        ({"from": "cleanrl", "hub": "cleanrl/PongNoFrameskip-v4-dqn_atari-seed1"}, "dqn_atari.cleanrl_model"),
+        ({"from": "cleanrl", "hub": "cleanrl/PongNoFrameskip-v4-dqn_atari_jax-seed1"}, "dqn_atari_jax.cleanrl_model"),
+        ({"from": "sb3", "hub": "a/b", "file": "best/model.zip"}, "best/model.zip"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_names_of_files_on_the_hub(source, name):
+    assert hub_file(source) == name
 
 
 def test_a_missing_file_is_named_and_what_there_is_instead(reference, tmp_path):

@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, Checkout
 from policy_distillation.checkpoints import load_agent, read_metadata
+from policy_distillation.files import file_digest
 from policy_distillation.teacher_dataset import Part
+from test_importing import nature, observations, sb3_zip, torch_forward
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 SMOKE = ("--configfile", "tests/smoke.yaml")
@@ -157,6 +160,79 @@ def test_a_second_workflow_on_the_same_results_is_refused(checkout: Checkout) ->
     assert done.returncode != 0
     assert f"{RESULTS}: in use by process {owner.pid} on " in done.stdout
     assert not (checkout.folder / RESULTS / "teachers").exists()
+
+
+IMPORT = {"from": "sb3", "hub": "sb3/dqn-BreakoutNoFrameskip-v4", "revision": "0" * 40}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"from": "keras"}, "teacher.source.from: 'keras' is not allowed; allowed: sb3, cleanrl, dopamine, tianshou, "),
+        ({"path": "x"}, "teacher.source: the key 'from' is missing; required: from"),
+        (
+            {"from": "sb3", "pth": "x"},
+            "teacher.source: unknown key 'pth' (value 'x'); allowed: actions, file, ",
+        ),
+        (
+            IMPORT | {"revision": "main"},
+            "teacher.source.revision: 'main' is not allowed; allowed: text that matches ",
+        ),
+        ({"from": "sb3", "path": "none.zip"}, "teacher.source: from sb3: none.zip does not exist"),
+        (7, "teacher.source: 7 is not allowed; allowed: ['string', 'object']"),
+    ],
+    ids=str,
+)
+def test_a_bad_import_is_one_clear_line(checkout: Checkout, source: object, message: str) -> None:
+    test_a_bad_configuration_is_one_clear_line(checkout, {"teacher": {"source": source}}, message)
+
+
+def test_an_import_replaces_the_training_of_its_game_alone(checkout: Checkout) -> None:
+    change = {"teacher": {"games": {"breakout": {"source": IMPORT}}}}
+    experiments = {"single_task": {"games": ["breakout", "pong"]}, "online": None}
+    plan = checkout.snakemake("-n", *overlay(checkout, "i.yaml", {**change, "experiments": experiments}), "--", "all")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    rules = planned(plan.stdout)
+    assert (rules["import_teacher"], rules["train_teacher"]) == (1, 1)
+
+
+def test_a_student_of_an_agent_from_elsewhere(tmp_path: Path) -> None:
+    """A Stable-Baselines3 zip, imported, dumped, distilled and scored; then another file, and all of it anew."""
+    copy = Checkout(tmp_path)
+    zip_path = copy.folder / "model.zip"
+    sb3_zip(zip_path, nature(4))
+    change = {
+        "protocol": "sb3",
+        "teacher": {"source": {"from": "sb3", "path": "model.zip"}},
+        "dataset": {"parts": 1, "steps_per_hour": 200},
+        "experiments": {"single_task": {"recipes": ["kl"]}, "online": None},
+    }
+    files = overlay(copy, "import.yaml", change)
+    target = f"{RESULTS}/table_single_task.csv"
+    done = copy.snakemake(*files, "--", target)
+    assert done.returncode == 0, done.stdout[-3000:]
+    results = copy.folder / RESULTS
+    teacher, metadata = load_agent(results / "teachers/breakout/seed0/agent.safetensors")
+    assert metadata["imported"]["digest"] == file_digest(zip_path)
+    assert metadata["protocol"]["name"] == "sb3"
+    x = observations()
+    np.testing.assert_allclose(teacher.q_values(x, "breakout"), torch_forward(nature(4), x), atol=1e-4)
+    with Part(results / "datasets/breakout/part0.h5") as part:
+        assert part.protocol["fire_on_reset"]
+        times = np.arange(5)
+        seen = part.observations(times, np.zeros(5, np.int64))
+        np.testing.assert_allclose(part.read("q_values", 0, 5)[:, 0], teacher.q_values(seen, "breakout"), atol=1e-4)
+    assert pd.read_csv(results / "table_single_task.csv")["kl"].notna()[0]
+    assert "sb3, stable-baselines3 zip" in (results / "logs/import_teacher/breakout/seed0.log").read_text()
+    assert planned(copy.snakemake("-n", *files, "--", target).stdout) == {}
+    files = overlay(
+        copy, "divisor.yaml", {**change, "teacher": {"source": change["teacher"]["source"] | {"input_divisor": 1}}}
+    )
+    assert planned(copy.snakemake("-n", *files, "--", target).stdout)["import_teacher"] == 1
+    zip_path.write_bytes(b"PK\x03\x04")
+    done = copy.snakemake(*files, "--", target)
+    assert done.returncode != 0
+    assert "AgentImportError: model.zip: unreadable (BadZipFile: File is not a zip file)" in done.stdout
 
 
 # The whole way

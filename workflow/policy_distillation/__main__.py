@@ -1,4 +1,4 @@
-"""What people do by hand: ``python -m policy_distillation inspect FILE``, ``... evaluate AGENT``."""
+"""What people do by hand: ``python -m policy_distillation inspect FILE``, ``evaluate AGENT``, ``import MODEL``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Annotated, Literal
 
 import tyro
 
-from .checkpoints import CheckpointError, load_agent
+from .checkpoints import CheckpointError, load_agent, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
+from .importing.agents import describe, import_agent
+from .sources import check_import
 from .teacher_dataset import DatasetError, Part
-from .training import prepare_process, select_device, select_precision, stream
+from .training import prepare_process, provenance, select_device, select_precision, stream
 
 File = Annotated[Path, tyro.conf.Positional]
+ProtocolName = Literal["paper2015", "machado2018", "sb3", "cleanrl", "pfrl", "dopamine"]
 
 
 def inspect(file: File) -> None:
@@ -35,7 +38,7 @@ def inspect(file: File) -> None:
 def evaluate(
     agent: File,
     game: str | None = None,
-    protocol: Literal["paper2015", "machado2018"] | None = None,
+    protocol: ProtocolName | None = None,
     episodes: int = 32,
     envs: int = 16,
     epsilon: float = 0.05,
@@ -73,9 +76,61 @@ def evaluate(
         print(f"(lowest {returns[0]:g}, median {returns[len(returns) // 2]:g}, highest {returns[-1]:g})")
 
 
+def import_(
+    file: Annotated[str, tyro.conf.Positional],
+    game: str,
+    library: Annotated[
+        Literal["sb3", "cleanrl", "dopamine", "tianshou", "pfrl"] | None, tyro.conf.arg(name="from")
+    ] = None,
+    mapping: Path | None = None,
+    input_divisor: float | None = None,
+    actions: tuple[int, ...] | None = None,
+    protocol: ProtocolName | None = None,
+    revision: str | None = None,
+    hub_file: str | None = None,
+    output: Path = Path("agent.safetensors"),
+    episodes: int = 0,
+) -> None:
+    """Turn an agent that another library trained into one of this project, and say what was found.
+
+    Args:
+        file: what Stable-Baselines3, CleanRL, Dopamine (JAX), tianshou or pfrl saved, or any file of tensors with a
+            mapping; with --revision a repository on the model hub, such as sb3/dqn-PongNoFrameskip-v4.
+        game: the game it plays, as ale-py spells it.
+        library: who saved it; guessed by default.
+        mapping: a YAML file that describes the network (docs/importing.md).
+        input_divisor: what pixels were divided by before the first layer, where the file does not tell: 255, or 1.
+        actions: ALE ids of the outputs; by default the protocol's, in order.
+        protocol: how the agent will be driven; by default as its library does.
+        revision: commit in the hub's repository.
+        hub_file: name of the file in it; by default as the library names it.
+        output: where the agent goes.
+        episodes: games to play and score it on, a multiple of 16; none by default.
+    """
+    source = {
+        "from": "mapping" if mapping else library,
+        "hub" if revision else "path": file,
+        "revision": revision,
+        "file": hub_file,
+        "mapping": mapping and str(mapping),
+        "input_divisor": input_divisor,
+        "actions": actions and list(actions),
+    }
+    source = {key: value for key, value in source.items() if value is not None}
+    check_import({"from": "any library", **source})
+    agent, metadata = import_agent(source, game, protocol)
+    save_agent(output, agent, {**metadata, "provenance": provenance()})
+    print(describe(agent, metadata))
+    print(f"{'written to':<10} {output}")
+    if episodes:
+        evaluate(output, episodes=episodes)
+
+
 def main() -> None:
     try:
-        tyro.extras.subcommand_cli_from_dict({"inspect": inspect, "evaluate": evaluate}, prog="policy_distillation")
+        tyro.extras.subcommand_cli_from_dict(
+            {"inspect": inspect, "evaluate": evaluate, "import": import_}, prog="policy_distillation"
+        )
     except (CheckpointError, DatasetError, ValueError) as error:
         sys.exit(f"error: {error}")
 

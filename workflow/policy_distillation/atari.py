@@ -50,6 +50,8 @@ class Protocol:
     """While a teacher trains, the loss of a life ends the return (the game itself goes on)."""
     clip_rewards: bool
     """While a teacher trains, rewards are clipped to [-1, 1]."""
+    repeat_first_frame: bool = False
+    """What stands in an observation for frames from before the game began: its first frame, or black."""
 
 
 PROTOCOLS = {
@@ -71,6 +73,49 @@ PROTOCOLS = {
         fire_on_reset=False,
         full_action_space=True,
         max_episode_frames=18_000 * 5,
+        life_loss_terminates=False,
+        clip_rewards=True,
+    ),
+    # How other libraries drive the emulator: what this one can imitate. docs/importing.md says what it cannot.
+    "sb3": Protocol(
+        name="sb3",
+        repeat_action_probability=0.0,
+        noop_max=30,
+        fire_on_reset=True,
+        full_action_space=False,
+        max_episode_frames=108_000,
+        life_loss_terminates=True,
+        clip_rewards=True,
+    ),
+    "cleanrl": Protocol(  # tianshou too
+        name="cleanrl",
+        repeat_action_probability=0.0,
+        noop_max=30,
+        fire_on_reset=True,
+        full_action_space=False,
+        max_episode_frames=108_000,
+        life_loss_terminates=True,
+        clip_rewards=True,
+        repeat_first_frame=True,
+    ),
+    "pfrl": Protocol(
+        name="pfrl",
+        repeat_action_probability=0.0,
+        noop_max=30,
+        fire_on_reset=False,
+        full_action_space=False,
+        max_episode_frames=108_000,
+        life_loss_terminates=True,
+        clip_rewards=True,
+        repeat_first_frame=True,
+    ),
+    "dopamine": Protocol(
+        name="dopamine",
+        repeat_action_probability=0.25,
+        noop_max=0,
+        fire_on_reset=False,
+        full_action_space=False,
+        max_episode_frames=108_000,
         life_loss_terminates=False,
         clip_rewards=True,
     ),
@@ -200,6 +245,7 @@ class AtariVector:
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
         self._finished = np.zeros(self.num_envs, np.int64)
+        self._fill_up(observations)
         return observations
 
     def step(self, actions: NDArray[np.int64]) -> Step:
@@ -229,6 +275,7 @@ class AtariVector:
             )
             self._returns[slot] = self._lengths[slot] = 0
             self._finished[slot] += 1
+        self._fill_up(observations)
         training = self.purpose == "train"
         if not (training and self.protocol.life_loss_terminates):
             terminations = terminations & episode_ends
@@ -236,6 +283,13 @@ class AtariVector:
         if training and self.protocol.clip_rewards:
             rewards = np.clip(rewards, -1.0, 1.0)
         return Step(observations, rewards, terminations & ~truncations, truncations, episode_ends, episodes)
+
+    def _fill_up(self, observations: NDArray[np.uint8]) -> None:
+        """Where the protocol says so, let a game's first frame stand for those before it."""
+        if self.protocol.repeat_first_frame:
+            for slot in np.flatnonzero(self._lengths < STACK - 1):
+                first = STACK - 1 - self._lengths[slot]
+                observations[slot, :first] = observations[slot, first]
 
     def close(self) -> None:
         self._env.close()

@@ -22,6 +22,8 @@ FORMAT = "policy_distillation.agent/1"
 KEY = "policy_distillation"
 LARGEST_LAYER = 65_536
 """Units that a file may ask for in one layer; beyond it the file is taken for damaged."""
+MOST_LAYERS = 16
+"""Convolutions that a file may ask for."""
 
 
 class CheckpointError(ValueError):
@@ -83,11 +85,18 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
     metadata = read_metadata(path)
     try:
         sizes = metadata["network"]
-        network = Network(sizes["channels"], sizes["hidden"], sizes["controller"], bool(sizes.get("layer_norm")))
+        shape = {name: sizes[name] for name in ("kernels", "strides", "padding") if name in sizes}  # not in older files
+        network = Network(
+            sizes["channels"], sizes["hidden"], sizes["controller"], bool(sizes.get("layer_norm")), **shape
+        )
         actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
         widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
-        if len(network.channels) != 3 or not all(isinstance(w, int) and 0 < w <= LARGEST_LAYER for w in widths):
-            raise ValueError(f"impossible layer sizes {widths}")
+        widths += [*network.kernels, *network.strides]
+        fit = all(isinstance(width, int) and 0 < width <= LARGEST_LAYER for width in widths)
+        if not fit or len(network.channels) > MOST_LAYERS:
+            raise ValueError(f"impossible layer sizes {widths[:20]}")
+        if network.padding not in ("valid", "same"):
+            raise ValueError(f"unknown padding {network.padding!r}")
         if not actions or not all(0 < len(ids) <= 18 for ids in actions.values()):
             raise ValueError("every game needs 1 to 18 actions")
         with safetensors.safe_open(path, "pt") as file:

@@ -26,7 +26,7 @@ def check_config(config: Mapping[str, Any], games: Sequence[str]) -> None:
     errors = jsonschema.Draft202012Validator(schema).iter_errors(dict(config))
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
-        raise ConfigError(_one_line(error))
+        raise ConfigError(schema_refusal(error))
     for name, members in config["game_sets"].items():
         if name in games:
             raise ConfigError(f"game_sets.{name}: is the name of a game, which already is the set of that game")
@@ -51,7 +51,7 @@ def teacher_settings(teacher: Mapping[str, Any], game: str) -> dict[str, Any]:
     """How a game's teacher comes about: the defaults under ``teacher``, and what ``teacher.games`` changes for it."""
     changes = teacher["games"].get(game, {})
     return {
-        key: {**value, **changes.get(key, {})} if isinstance(value, dict) else changes.get(key, value)
+        key: {**value, **changes.get(key, {})} if key in ("dqn", "pqn") else changes.get(key, value)
         for key, value in teacher.items()
         if key != "games"
     }
@@ -131,11 +131,12 @@ def _known(key: str, name: str, allowed: Sequence[str] | Mapping[str, Any], kind
         raise ConfigError(f"{key}: unknown {kind} {name!r}; allowed: {', '.join(sorted(allowed))}")
 
 
-def _one_line(error: jsonschema.ValidationError) -> str:
-    key = "config"
+def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> str:
+    """One line: the key, its value and what is allowed. ``root`` is what the whole file is called."""
+    key = root
     for part in error.absolute_path:
         key += f"[{part}]" if isinstance(part, int) else f".{part}"
-    key = key.removeprefix("config.")
+    key = key.removeprefix(f"{root}.")
     value, rule = error.instance, error.validator_value
     if error.validator == "additionalProperties" and rule is False:
         allowed = sorted(error.schema.get("properties", {}))

@@ -181,7 +181,10 @@ def train(
     torch.manual_seed(seed)
     agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
     learner = Learner(agent, settings, computing)
-    replays = {game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount) for game in games}
+    repeat = PROTOCOLS[protocol].repeat_first_frame
+    replays = {
+        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount, repeat) for game in games
+    }
     rng = np.random.default_rng(seed)
     best = BestSnapshot(agent, protocol, evaluation, seed, computing)
     rows: list[dict[str, float]] = []

@@ -1,7 +1,7 @@
 """Networks: one kind of agent, a convolutional trunk with one controller per game.
 
 A DQN teacher is an agent with one game, a multi-task student one with ten. Sizes follow table 4 of the paper's
-appendix; their parameter counts are tested to the digit.
+appendix; their parameter counts are tested to the digit. Teachers from elsewhere may have other convolutions.
 """
 
 from __future__ import annotations
@@ -17,26 +17,47 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .atari import STACK
+from .atari import SIDE, STACK
 
 Precision = Literal["float32", "bfloat16"]
+Padding = Literal["valid", "same"]
 
 
 @dataclass(frozen=True)
 class Network:
     """The size of an agent."""
 
-    channels: tuple[int, int, int]
-    """Filters of the three convolutions (8x8 stride 4, 4x4 stride 2, 3x3 stride 1)."""
+    channels: tuple[int, ...]
+    """Filters of each convolution; three in the paper's networks."""
     hidden: int
     """Units of the shared fully connected layer."""
     controller: int | None = None
     """Units of each game's own hidden layer; None: a game owns its output layer alone."""
     layer_norm: bool = False
     """Normalise each layer's activations, over channels and positions, before its ReLU (PQN needs it)."""
+    kernels: tuple[int, ...] = (8, 4, 3)
+    """Height and width of each convolution's filters."""
+    strides: tuple[int, ...] = (4, 2, 1)
+    padding: Padding = "valid"
+    """``valid``: none. ``same``: zeros, so that a layer's output has ceil(input / stride) rows, as in TensorFlow and
+    JAX; where their number is odd, the bottom and the right get one more. Dopamine's networks do this."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "channels", tuple(self.channels))  # YAML and JSON have lists alone
+        for name in ("channels", "kernels", "strides"):  # YAML and JSON have lists alone
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not len(self.channels) == len(self.kernels) == len(self.strides) > 0:
+            raise ValueError(f"{len(self.channels)} convolutions need as many kernels and strides")
+        if self.sides[-1] < 1:
+            raise ValueError(f"convolutions of {self.kernels} by {self.strides} leave nothing of {SIDE} pixels")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Height and width of the observation and of each convolution's output: (84, 20, 9, 7) in the paper."""
+        sides = [SIDE]
+        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+            kept = sides[-1] + stride - 1 if self.padding == "same" else sides[-1] - kernel + stride
+            sides.append(kept // stride)
+        return tuple(sides)
 
 
 class Agent(nn.Module):
@@ -48,9 +69,11 @@ class Agent(nn.Module):
 
     Inputs are raw bytes. They are shifted and scaled inside the first convolution, ``(x - shift) * scale``, by changing
     its weights: exact, because that convolution is not padded, and free, because no pixel is touched. Saved agents
-    always have ``shift = 0, scale = 1/255``; :meth:`fold_input_scaling` brings any other scaling to that form.
+    always have ``shift = 0, scale = 1/255``; :meth:`fold_input_scaling` brings any other scaling to that form. A padded
+    convolution can be scaled but not shifted.
     """
 
+    conv1: nn.Conv2d
     shift: Tensor
     scale: Tensor
 
@@ -58,13 +81,12 @@ class Agent(nn.Module):
         super().__init__()
         self.network = network
         self.actions = {game: tuple(ids) for game, ids in actions.items()}
-        first, second, third = network.channels
-        self.conv1 = nn.Conv2d(STACK, first, kernel_size=8, stride=4)
-        self.conv2 = nn.Conv2d(first, second, kernel_size=4, stride=2)
-        self.conv3 = nn.Conv2d(second, third, kernel_size=3, stride=1)
-        self.hidden = nn.Linear(third * 7 * 7, network.hidden)
+        shapes = zip((STACK, *network.channels), network.channels, network.kernels, network.strides, strict=False)
+        for layer, (inputs, outputs, kernel, stride) in enumerate(shapes, start=1):
+            self.add_module(f"conv{layer}", nn.Conv2d(inputs, outputs, kernel, stride))
+        self.hidden = nn.Linear(network.channels[-1] * network.sides[-1] ** 2, network.hidden)
         # One group is layer norm over all of an image's activations; the kernel keeps the channels-last layout.
-        widths = (first, second, third, network.hidden) if network.layer_norm else ()
+        widths = (*network.channels, network.hidden) if network.layer_norm else ()
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths)
         self.controllers = nn.ModuleDict({game: _controller(network, len(ids)) for game, ids in self.actions.items()})
         self.register_buffer("shift", torch.tensor(0.0))
@@ -81,18 +103,27 @@ class Agent(nn.Module):
         device = self.conv1.weight.device
         x = observations.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last).to(dtype)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            x = self._activate(0, F.conv2d(x, *self._scaled_first_layer(), stride=4))
-            x = self._activate(1, self.conv2(x))
-            x = self._activate(2, self.conv3(x))
+            x = self._activate(0, F.conv2d(self._pad(0, x), *self._scaled_first_layer(), stride=self.conv1.stride))
+            for layer in range(1, len(self.network.channels)):
+                x = self._activate(layer, self.get_submodule(f"conv{layer + 1}")(self._pad(layer, x)))
             if x.requires_grad:  # flattening hands back gradients channels-first; ReLU's kernel is slow on a mixture
                 x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
-            x = self._activate(3, self.hidden(x.flatten(1)))
+            x = self._activate(-1, self.hidden(x.flatten(1)))
         q_values: Tensor = self.controllers[game](x.float())
         return q_values
 
     def _activate(self, layer: int, x: Tensor) -> Tensor:
         # In place: what convolutions and norms need for their gradients is their input.
         return F.relu(self.norms[layer](x) if self.network.layer_norm else x, inplace=True)
+
+    def _pad(self, layer: int, x: Tensor) -> Tensor:
+        network = self.network
+        if network.padding == "valid":
+            return x
+        side, outputs = network.sides[layer : layer + 2]
+        zeros = max(0, (outputs - 1) * network.strides[layer] + network.kernels[layer] - side)
+        before, after = zeros // 2, zeros - zeros // 2
+        return F.pad(x, (before, after, before, after))
 
     def _scaled_first_layer(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with ``conv(x, weight, bias) == conv1((x - shift) * scale)``."""
@@ -106,6 +137,8 @@ class Agent(nn.Module):
         Games share one mean and scale. Training with x/255 starts slower, and with a fast optimiser may not start at
         all: the common brightness of all pixels pushes every unit of the first layer the same way, and ReLUs die.
         """
+        if self.network.padding == "same":
+            raise ValueError("inputs of a padded network cannot be standardised: its zeros would have to shift too")
         mean, square = np.mean(moments, axis=0)
         self.shift.fill_(float(mean))
         self.scale.fill_(1.0 / max(1.0, float(square - mean**2)) ** 0.5)
@@ -137,8 +170,9 @@ class Agent(nn.Module):
         """
         frozen = copy.deepcopy(self).requires_grad_(False)
         if precision == "bfloat16":
-            for layer in (frozen.conv2, frozen.conv3, frozen.hidden):
-                layer.to(torch.bfloat16)
+            for name, layer in frozen.named_children():
+                if name not in ("conv1", "norms", "controllers"):
+                    layer.to(torch.bfloat16)
         return frozen
 
     @property

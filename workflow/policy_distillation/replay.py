@@ -2,7 +2,8 @@
 
 A *store* is a flat array of frames written by ``slots`` emulators in lockstep: row ``t * slots + s`` is the newest
 frame that slot s saw at time t, so a row's previous frame stands ``slots`` rows above it. ``ages`` counts the frames
-since the game began (saturating): frames older than that belong to another game; the emulator showed zeros there.
+since the game began (saturating): frames older than that belong to another game; the emulator showed zeros there, or
+under some protocols the game's first frame.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .files import atomic_path
 PIXELS = SIDE * SIDE
 
 
-def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int) -> Tensor:
+def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int, repeat_first_frame: bool = False) -> Tensor:
     """Observations as the environment returned them, bit for bit.
 
     Args:
@@ -31,11 +32,14 @@ def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int) -> Ten
         ages: (N,) uint8, frames since the game began, saturating.
         rows: (batch,) int64, the rows of the observations' newest frames.
         slots: emulators that wrote the store.
+        repeat_first_frame: as the protocol says.
 
     Returns:
         (batch, 4, 84, 84) uint8, oldest frame first.
     """
-    back = torch.arange(STACK - 1, -1, -1)
+    back = torch.arange(STACK - 1, -1, -1).expand(len(rows), STACK)
+    if repeat_first_frame:
+        back = torch.minimum(back, ages[rows][:, None])
     index = (rows[:, None] - back * slots) % len(frames)
     stacks = frames.index_select(0, index.flatten()).view(len(rows), STACK, SIDE, SIDE)
     before_start = ages[rows][:, None] < back
@@ -75,10 +79,14 @@ class Replay:
         capacity: transitions kept; rounded down to whole vector steps.
         slots: emulators that write in lockstep.
         n_step, discount: of the returns that :meth:`sample` computes.
+        repeat_first_frame: as the protocol says.
     """
 
-    def __init__(self, capacity: int, slots: int, n_step: int, discount: float) -> None:
+    def __init__(
+        self, capacity: int, slots: int, n_step: int, discount: float, repeat_first_frame: bool = False
+    ) -> None:
         self.slots, self.n_step, self.discount = slots, n_step, discount
+        self.repeat_first_frame = repeat_first_frame
         self.times = capacity // slots
         if self.times < STACK + n_step + 1:
             raise ValueError(f"a replay of {capacity} transitions is too small for {slots} environments")
@@ -133,12 +141,12 @@ class Replay:
             weights *= 1 - alive * self.truncations[step].float()
             alive *= 1 - self.terminations[step].float()
         return Batch(
-            observations=gather_stacks(self.frames, self.ages, rows, self.slots),
+            observations=gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame),
             actions=self.actions[rows].long(),
             returns=returns,
             discounts=self.discount**self.n_step * alive,
             next_observations=gather_stacks(
-                self.frames, self.ages, (rows + self.n_step * self.slots) % total, self.slots
+                self.frames, self.ages, (rows + self.n_step * self.slots) % total, self.slots, self.repeat_first_frame
             ),
             weights=weights,
         )

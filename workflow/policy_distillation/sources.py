@@ -1,4 +1,5 @@
-"""Teachers that need no training: the reference agents in resources/teachers, and agents in files of the user's.
+"""Teachers that need no training: reference agents in resources/teachers, agents in the user's files, or agents that
+another library trained, in a file or on the model hub.
 
 Imports nothing heavy: the workflow checks them before anything runs.
 """
@@ -6,6 +7,7 @@ Imports nothing heavy: the workflow checks them before anything runs.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,53 @@ REFERENCE = Path("resources/teachers")
 """Below the project's root: {game}/agent.safetensors, its progress.csv and scores.csv; and SHA256SUMS over them all."""
 
 
+Source = str | Mapping[str, Any]
+"""``train``, ``reference``, the path of an agent, or where another library's agent lies: see config.schema.yaml."""
+
+
 class SourceError(ValueError):
     """A teacher that cannot be used. The message is one line for the user."""
+
+
+def is_imported(source: Source) -> bool:
+    """Another library trained it."""
+    return not isinstance(source, str)
+
+
+def imported_files(source: Mapping[str, Any]) -> list[str]:
+    """The local files that an import reads; none for an agent on the hub."""
+    return [str(source[key]) for key in ("path", "mapping") if key in source]
+
+
+def hub_file(source: Mapping[str, Any]) -> str:
+    """The name of an agent's file in its repository on the hub: as given, or as the library names it."""
+    repository = str(source["hub"]).split("/")[-1]
+    if "file" in source:
+        return str(source["file"])
+    if source.get("from") == "sb3":  # sb3/dqn-PongNoFrameskip-v4: dqn-PongNoFrameskip-v4.zip
+        return f"{repository}.zip"
+    if source.get("from") == "cleanrl" and repository.count("-") >= 2:  # .../PongNoFrameskip-v4-dqn_atari-seed1
+        return f"{repository.split('-')[-2]}.cleanrl_model"
+    raise SourceError(f"teacher.source: {source['hub']} is on the hub, so the key 'file' must name the file in it")
+
+
+def check_import(source: Mapping[str, Any]) -> None:
+    """Raise SourceError unless the keys fit each other and the local files exist. The job itself reads them."""
+    key = f"teacher.source: from {source['from']}"
+    if ("path" in source) == ("hub" in source):
+        raise SourceError(f"{key}: give either 'path', a file, or 'hub' and 'revision'")
+    for name in ("revision", "file"):
+        if name in source and "hub" not in source:
+            raise SourceError(f"{key}: {name!r} belongs to 'hub'")
+    if "hub" in source:
+        if "revision" not in source:
+            raise SourceError(f"{key}: {source['hub']} needs a 'revision', the commit that you looked at")
+        hub_file(source)
+    if (source["from"] == "mapping") != ("mapping" in source):
+        raise SourceError(f"{key}: 'mapping', a YAML file that describes the network, belongs to 'from: mapping'")
+    for name in imported_files(source):
+        if not Path(name).exists():
+            raise SourceError(f"{key}: {name} does not exist")
 
 
 def source_path(game: str, source: str) -> Path:
@@ -26,10 +73,12 @@ def source_path(game: str, source: str) -> Path:
     return REFERENCE / game / "agent.safetensors" if source == "reference" else Path(source)
 
 
-def check_source(game: str, source: str, protocol: str) -> None:
+def check_source(game: str, source: Source, protocol: str) -> None:
     """Raise SourceError unless a game's teacher is to be trained, or its file is whole and plays the game."""
     if source == "train":
         return
+    if not isinstance(source, str):
+        return check_import(source)
     path = source_path(game, source)
     key = f"teacher.source: {source}" if source == "reference" else "teacher.source"
     if not path.is_file():
@@ -46,9 +95,9 @@ def check_source(game: str, source: str, protocol: str) -> None:
         raise SourceError(f"{key}: {path} was made under the protocol {name}, but protocol is {protocol}")
 
 
-def check_actions(game: str, source: str, protocol: str) -> None:
+def check_actions(game: str, source: Source, protocol: str) -> None:
     """Raise SourceError unless the teacher's actions are those that the emulator has. Starts an emulator."""
-    if source == "train":
+    if source == "train" or not isinstance(source, str):  # an import sees to its actions itself
         return
     from .atari import PROTOCOLS, action_ids
 

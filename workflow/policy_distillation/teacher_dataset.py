@@ -213,6 +213,7 @@ class Part:
             self.game = str(attributes["game"])
             self.action_ids = [int(action) for action in attributes["action_ids"]]
             self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
+            self.repeat_first_frame = bool(self.protocol.get("repeat_first_frame"))
             self.hours = int(attributes["hours"])
             self.teacher = str(attributes["teacher"])
             self.settings: dict[str, Any] = json.loads(attributes["settings"])
@@ -268,6 +269,8 @@ class Part:
         for row, (time, slot) in enumerate(zip(times, slots, strict=True)):
             known = min(int(self.ages[time, slot]), STACK - 1) + 1
             stacks[row, STACK - known :] = self._file["frames"][time - known + 1 : time + 1, slot]
+            if self.repeat_first_frame:
+                stacks[row, : STACK - known] = stacks[row, STACK - known]
         return stacks
 
     def close(self) -> None:
@@ -292,6 +295,7 @@ class Window:
         A resumed run starts at ``first_hour`` of the whole play: each hour lies where it would have lain.
         """
         self.slots, self.hours, self.filled = part.slots, hours, 0
+        self.repeat_first_frame = part.repeat_first_frame
         self._times_per_hour = part.times_per_hour
         self.times = max(1, round(self._times_per_hour * fraction))
         self._span = self.times + STACK - 1
@@ -322,7 +326,8 @@ class Window:
         times = rng.integers(STACK - 1, self._span, batch_size)
         slots = rng.integers(0, self.slots, batch_size)
         rows = torch.from_numpy((hours * self._span + times) * self.slots + slots)
-        return gather_stacks(self.frames, self.ages, rows, self.slots), self.q_values[rows]
+        stacks = gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame)
+        return stacks, self.q_values[rows]
 
     def pixel_moments(self) -> tuple[float, float]:
         """Mean and mean square of the pixels of the newest hour."""

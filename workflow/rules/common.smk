@@ -13,7 +13,14 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 from policy_distillation.atari import known_games
 from policy_distillation.config import ConfigError, check_config, teacher_settings
 from policy_distillation.files import hold_lock
-from policy_distillation.sources import SourceError, check_actions, check_source, source_path
+from policy_distillation.sources import (
+    SourceError,
+    check_actions,
+    check_source,
+    imported_files,
+    is_imported,
+    source_path,
+)
 
 ENVIRONMENT = "../../envs/environment.yaml"
 
@@ -89,6 +96,8 @@ def teacher_curve(game):
     source = teacher(game)["source"]
     if source == "train":
         return [f"{teacher_folder(game)}/progress.csv"]
+    if is_imported(source):
+        return []
     curve = source_path(game, source).with_name("progress.csv")
     return [str(curve)] if curve.exists() else []
 
@@ -272,4 +281,5 @@ except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
 
 Q_LEARNING = [name for name, entry in config["recipes"].items() if entry["loss"] == "q_learning"]
-GIVEN_GAMES = [game for game in known_games() if teacher(game)["source"] != "train"]
+IMPORTED_GAMES = [game for game in known_games() if is_imported(teacher(game)["source"])]
+GIVEN_GAMES = [game for game in known_games() if teacher(game)["source"] != "train" and game not in IMPORTED_GAMES]

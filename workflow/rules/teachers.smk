@@ -11,7 +11,7 @@ rule train_teacher:
     benchmark:
         "<benchmarks>/train_teacher/{game}/seed{seed}.tsv"
     wildcard_constraints:
-        game="|".join(game for game in known_games() if game not in GIVEN_GAMES) or "none",
+        game="|".join(game for game in known_games() if game not in GIVEN_GAMES + IMPORTED_GAMES) or "none",
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
@@ -44,6 +44,26 @@ rule given_teacher:
         ENVIRONMENT
     script:
         "../scripts/given_teacher.py"
+
+
+# Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
+rule import_teacher:
+    input:
+        lambda wc: imported_files(teacher(wc.game)["source"]),
+    output:
+        "<results>/teachers/{game}/seed{seed}/agent.safetensors",
+    log:
+        "<logs>/import_teacher/{game}/seed{seed}.log",
+    wildcard_constraints:
+        game="|".join(IMPORTED_GAMES) or "none",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    params:
+        source=lambda wc: teacher(wc.game)["source"],
+        protocol=config["protocol"],
+    script:
+        "../scripts/import_teacher.py"
 
 
 # The teachers in resources/teachers: snakemake --profile profiles/reference reference_teachers, then copy the folder.

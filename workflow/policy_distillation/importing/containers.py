@@ -1,0 +1,169 @@
+"""Foreign files to named tensors. Nothing in a file is executed, and nothing is read beyond a limit.
+
+What a file is shows in its first bytes, never in its name:
+
+    zip of torch.save       torch.load(weights_only=True)
+    older torch.save        the same
+    zip around one of them  Stable-Baselines3, pfrl: the member that holds the network, by name
+    safetensors             as it is
+    msgpack (flax)          arrays alone; other extension types are refused
+    pickle (Dopamine)       pickles.py: an unpickler that can build numpy arrays and plain containers, and nothing else
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from .pickles import ForbiddenGlobal, unpickle_arrays
+
+Tensors = dict[str, NDArray[np.float32]]
+
+LARGEST_FILE = 512 * 2**20
+"""Bytes of a file, or of what a zip says that it unpacks to; a DQN has 7 MB, its optimiser twice that."""
+OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch.save began before version 1.6."""
+FLAX_ARRAY = 1
+"""flax's msgpack extension type for an array: (shape, dtype's name, bytes), packed once more."""
+
+
+class AgentImportError(ValueError):
+    """A file that cannot be imported. The message is one line for the user, or a report of a few."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What was found in a file."""
+
+    container: str
+    """``torch``, ``stable-baselines3 zip``, ``pfrl``, ``safetensors``, ``flax msgpack`` or ``pickle``."""
+    tensors: Tensors
+    """By their full names: keys of nested dictionaries joined by dots."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else the file says that matters, such as the library's version."""
+
+
+def read_tensors(path: Path) -> Content:
+    """The tensors in a file, or in a pfrl agent's folder. Raises AgentImportError."""
+    if path.is_dir():
+        content = read_tensors(path / "model.pt")
+        return Content("pfrl", content.tensors, content.facts)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise AgentImportError(f"{path}: larger than {LARGEST_FILE >> 20} MB, so no DQN")
+        data = path.read_bytes()
+        return _read(data)
+    except AgentImportError as error:
+        raise AgentImportError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+    except ForbiddenGlobal as error:
+        raise AgentImportError(f"{path}: refused: {error}") from None
+    except FileNotFoundError:
+        raise AgentImportError(f"{path}: no such file") from None
+    except Exception as error:  # hostile bytes fail in as many ways as there are decoders
+        line = " ".join(str(error).split())[:200]
+        raise AgentImportError(f"{path}: unreadable ({type(error).__name__}: {line})") from None
+
+
+def _read(data: bytes) -> Content:
+    if data[:2] == b"PK":
+        return _read_zip(data)
+    if data.startswith(OLD_TORCH):
+        return Content("torch", _load_torch(data))
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        return Content("safetensors", dict(_leaves(safetensors.numpy.load(data))))
+    if data[:1] == b"\x80":
+        return Content("pickle", dict(_leaves(unpickle_arrays(data))))
+    if data[:1] and (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):
+        return Content("flax msgpack", dict(_leaves(_load_msgpack(data))))
+    raise AgentImportError("neither torch, safetensors, flax msgpack nor a Dopamine checkpoint")
+
+
+def _read_zip(data: bytes) -> Content:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = _members(archive)
+        if _is_torch(members):
+            return Content("torch", _load_torch(data))
+        if "policy.pth" in members:
+            facts = _stable_baselines3_facts(archive, members)
+            return Content("stable-baselines3 zip", _load_torch(archive.read("policy.pth")), facts)
+        models = [name for name in members if name == "model.pt" or name.endswith("/model.pt")]
+        if len(models) == 1:
+            return Content("pfrl", _load_torch(archive.read(models[0])))
+    raise AgentImportError(
+        "a zip without policy.pth (Stable-Baselines3), data.pkl (torch) or exactly one model.pt (pfrl)"
+    )
+
+
+def _members(archive: zipfile.ZipFile) -> list[str]:
+    """Names, once it is known that all of them together unpack to something bearable."""
+    if sum(info.file_size for info in archive.infolist()) > LARGEST_FILE:
+        raise AgentImportError(f"unpacks to more than {LARGEST_FILE >> 20} MB, so no DQN")
+    return archive.namelist()
+
+
+def _is_torch(members: list[str]) -> bool:
+    return any(name.endswith("/data.pkl") for name in members)
+
+
+def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> dict[str, Any]:
+    """The version, and whether the policy divides its inputs. ``data`` is JSON; what is pickled inside it stays so."""
+    facts: dict[str, Any] = {}
+    if "_stable_baselines3_version" in members:
+        facts["stable_baselines3"] = archive.read("_stable_baselines3_version").decode("ascii", "replace").strip()[:20]
+    if "data" in members:
+        settings = json.loads(archive.read("data")).get("policy_kwargs") or {}
+        facts["normalize_images"] = bool(settings.get("normalize_images", True))
+    return facts
+
+
+def _load_torch(data: bytes) -> Tensors:
+    if not data.startswith(OLD_TORCH):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:  # torch's own reader knows no limit
+            if not _is_torch(_members(archive)):
+                raise AgentImportError("the network inside it was not saved by torch")
+    loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return dict(_leaves(loaded))
+
+
+def _load_msgpack(data: bytes) -> Any:
+    import msgpack
+
+    def array(code: int, content: bytes) -> NDArray[Any] | None:
+        if code != FLAX_ARRAY:
+            raise AgentImportError(f"msgpack extension type {code}; only flax's arrays ({FLAX_ARRAY}) are read")
+        shape, dtype, values = msgpack.unpackb(content, strict_map_key=True)
+        if not isinstance(dtype, str) or not isinstance(values, bytes):
+            raise AgentImportError("a damaged array")
+        if dtype not in ("float16", "float32", "float64"):
+            return None  # counters and random keys
+        return np.frombuffer(values, dtype).reshape([int(size) for size in shape])
+
+    return msgpack.unpackb(data, ext_hook=array, strict_map_key=True)
+
+
+def _leaves(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The floating point arrays in nested dictionaries; anything else is passed over."""
+    if isinstance(tree, Mapping):
+        if depth > 20:
+            raise AgentImportError("nested more than 20 dictionaries deep")
+        for key, value in tree.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key), depth + 1)
+    elif isinstance(tree, torch.Tensor):
+        if tree.layout == torch.strided and tree.device.type == "cpu" and tree.dtype.is_floating_point:
+            if tree.numel() * tree.element_size() > max(tree.untyped_storage().nbytes(), 1):
+                raise AgentImportError(f"{name} claims {tree.numel()} numbers that the file does not hold")
+            yield name, tree.detach().float().numpy()
+    elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f" and math.prod(tree.shape) == tree.size:
+        yield name, tree.astype(np.float32)
