@@ -11,6 +11,7 @@ import tyro
 
 from .checkpoints import CheckpointError, load_agent
 from .evaluate import Evaluation, mean_return, play_episodes
+from .sidecar import describe_csv
 from .teacher_dataset import DatasetError, Part
 from .training import prepare_process, select_device, select_precision, stream
 
@@ -18,7 +19,7 @@ File = Annotated[Path, tyro.conf.Positional]
 
 
 def inspect(file: File) -> None:
-    """Say what an agent (.safetensors) or a part of a data set (.h5) is, how it was made, and whether it is intact.
+    """Say what an agent (.safetensors), part of a data set (.h5) or table (.csv) is, what made it, and if it is intact.
 
     Args:
         file: the file to look into.
@@ -26,6 +27,8 @@ def inspect(file: File) -> None:
     if file.suffix == ".h5":
         with Part(file) as part:
             description = part.describe()
+    elif file.suffix == ".csv":
+        description = describe_csv(file)
     else:
         agent, metadata = load_agent(file)
         description = {**metadata, "parameters": agent.parameter_count}
