@@ -24,9 +24,21 @@ include: "workflow/rules/results.smk"
 
 
 # Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).
+# What a killed process left in Slurm's queue is stopped, and then everything is planned anew: it may just have finished.
 onstart:
     if workflow.is_main_process:
-        workflow.results_lock = hold_lock(Path(config["results"]) / ".lock")
+        results = Path(config["results"])
+        workflow.results_lock = hold_lock(results / ".lock")
+        executor = workflow.scheduler._executor
+        if workflow.executor_plugin.name == "slurm":
+            executor.run_uuid = f"{job_prefix(results)}_{executor.run_uuid}"  # the jobs' name
+            if orphans := stop_orphans(job_prefix(results)):
+                print(
+                    f"stopped jobs that an earlier run had left behind: {' '.join(orphans)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os.execv(sys.executable, sys.orig_argv)
         for game in GIVEN_GAMES and USED_GAMES:
             check_actions(game, teacher(game)["source"], config["protocol"])
 

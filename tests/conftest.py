@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 class Checkout:
     """A copy of the project in an empty folder, with a way to run Snakemake there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.folder, self.variables = folder, variables
         for name in ("Snakefile", "config.yaml", "workflow", "envs", "profiles", "resources", "tests/smoke.yaml"):
             source, target = ROOT / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,21 @@ class Checkout:
                 shutil.copy(source, target)
         (folder / "slurm").symlink_to("profiles/slurm")
 
+    def copy_to(self, folder: Path, **variables: str) -> Checkout:
+        """Another checkout in the same state, with Snakemake's records of what was made from what."""
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
+        copy = object.__new__(Checkout)
+        copy.folder, copy.variables = folder, {**self.variables, **variables}
+        return copy
+
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", *arguments]
 
     def environment(self) -> dict[str, str]:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         keep = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "SNAKEMAKE"))}
-        return {**keep, "PATH": path, "PYTHONPATH": "", "XDG_CONFIG_HOME": str(self.folder / "xdg")}
+        own = {"PATH": path, "PYTHONPATH": "", "XDG_CONFIG_HOME": str(self.folder / "xdg")}
+        return {**keep, **own, **self.variables}
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake to its end; its output, errors included, is in ``stdout``."""

@@ -1,5 +1,7 @@
 """Agents on disk: exact round trips, atomic writes, one clear line for every bad file; and the state of a run."""
 
+import errno
+import fcntl
 import json
 import os
 import pickle
@@ -370,11 +372,12 @@ def test_run_state_survives_a_save_cut_short(tmp_path, monkeypatch):
     run = run_state(tmp_path)
     run.save({"step": 7})
 
-    def full_disk(state, path):
-        Path(path).write_bytes(b"half")
+    def full_disk(path, data):
+        with open(path, "wb") as file:
+            file.write(data[:10])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         run.save({"step": 8})
     assert run.load()["step"] == 7
@@ -389,6 +392,21 @@ def test_run_state_has_one_owner_at_a_time(tmp_path):
     run.save({"step": 7})
     del run  # the kernel frees the lock of a process that was killed in the same way
     assert run_state(tmp_path).load()["step"] == 7
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, capsys):
+    code = errno.ENOLCK
+
+    def flock(file, operation):
+        raise OSError(code, "no")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    run_state(tmp_path).save({"step": 7})
+    assert run_state(tmp_path).load()["step"] == 7
+    assert "has no locks" in capsys.readouterr().out
+    code = errno.EIO
+    with pytest.raises(OSError, match="no"):
+        run_state(tmp_path)
 
 
 def test_run_state_is_removed_with_all_that_lies_beside_it(tmp_path):

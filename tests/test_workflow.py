@@ -52,6 +52,8 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
         "train_joint_dqn": 1,
         "dump_dataset": 10 * 50,
         "dump_online_dataset": 4 * 50,
+        "list_parts": 10,
+        "list_online_parts": 4,
         # Losses, sizes, multi-task 3 and 10, online, temperatures, amounts of data, drivers; the KL student of the
         # DQN's size is in most of them and counts once.
         "distill_student": 4 * 3 + (10 * 4 - 4) + 3 + 1 + 4 + 4 * 4 + 4 * 4 + 4 * 2,

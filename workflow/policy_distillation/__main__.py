@@ -12,6 +12,7 @@ import tyro
 from .checkpoints import CheckpointError, load_agent, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .importing.agents import describe, import_agent
+from .sidecar import describe_csv
 from .sources import check_import
 from .teacher_dataset import DatasetError, Part
 from .training import prepare_process, provenance, select_device, select_precision, stream
@@ -21,7 +22,7 @@ ProtocolName = Literal["paper2015", "machado2018", "sb3", "cleanrl", "pfrl", "do
 
 
 def inspect(file: File) -> None:
-    """Say what an agent (.safetensors) or a part of a data set (.h5) is, how it was made, and whether it is intact.
+    """Say what an agent (.safetensors), part of a data set (.h5) or table (.csv) is, what made it, and if it is intact.
 
     Args:
         file: the file to look into.
@@ -29,6 +30,8 @@ def inspect(file: File) -> None:
     if file.suffix == ".h5":
         with Part(file) as part:
             description = part.describe()
+    elif file.suffix == ".csv":
+        description = describe_csv(file)
     else:
         agent, metadata = load_agent(file)
         description = {**metadata, "parameters": agent.parameter_count}

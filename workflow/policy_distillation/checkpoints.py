@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -136,8 +137,10 @@ class RunState:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep tensors and plain values, atomically."""
+        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save({**state, "fingerprint": self._fingerprint}, buffer)
         with atomic_path(self.folder / "state.pt") as temporary:
-            torch.save({**state, "fingerprint": self._fingerprint}, temporary)
+            temporary.write_bytes(buffer.getbuffer())
 
     def load(self) -> dict[str, Any] | None:
         """The newest state, or None where there is none for these settings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,11 @@ class Locked(RuntimeError):
 
 
 def hold_lock(path: Path) -> TextIO:
-    """Lock a file for as long as the returned handle stays open; the kernel releases it however the process ends."""
+    """Lock a file for as long as the returned handle stays open; the kernel releases it however the process ends.
+
+    Raises Locked where somebody holds it, and OSError where it cannot be written. A file system that knows no locks
+    (some mounts of Lustre and NFS) is used without, and that is said.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (the caller keeps it open)
     try:
@@ -28,6 +33,10 @@ def hold_lock(path: Path) -> TextIO:
         owner = file.read().strip()
         file.close()
         raise Locked(f"{path.parent}: in use by {owner or 'another process'}; wait for it or stop it") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        print(f"{path.parent}: this file system has no locks, so nothing keeps a second process away", flush=True)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.datetime.now():%Y-%m-%d %H:%M}\n")
     file.flush()

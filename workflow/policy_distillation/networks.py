@@ -107,7 +107,7 @@ class Agent(nn.Module):
             for layer in range(1, len(self.network.channels)):
                 x = self._activate(layer, self.get_submodule(f"conv{layer + 1}")(self._pad(layer, x)))
             if x.requires_grad:  # flattening hands back gradients channels-first; ReLU's kernel is slow on a mixture
-                x.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+                x.register_hook(_channels_last)  # type: ignore[no-untyped-call]
             x = self._activate(-1, self.hidden(x.flatten(1)))
         q_values: Tensor = self.controllers[game](x.float())
         return q_values
@@ -178,6 +178,10 @@ class Agent(nn.Module):
     @property
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _channels_last(gradient: Tensor) -> Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
 
 
 def _controller(network: Network, num_actions: int) -> nn.Module:

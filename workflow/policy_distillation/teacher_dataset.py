@@ -17,8 +17,13 @@ line of the file names the format, the second the SHA-256 of what follows.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import hashlib
 import json
+import os
+import re
+import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -197,50 +202,123 @@ def check_seal(path: Path) -> str:
     return digest
 
 
+_SURVIVED: set[str] = set()
+"""Digests of parts that libhdf5 has been through in this process."""
+PATIENCE = 60
+"""Seconds that libhdf5 may take over a part's structure; it takes milliseconds."""
+
+
+def _survive(path: Path) -> None:
+    """Raise DatasetError unless a child process lives through opening and verifying a part.
+
+    The digest shows damage, not malice: whoever alters a part can seal it again, and libhdf5 crashes on some files and
+    searches others for ever.
+    """
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(PATIENCE)
+            faulthandler.disable()
+            with contextlib.suppress(DatasetError):  # said again by the parent
+                _open_verified(path).close()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != 0:
+        raise DatasetError(f"{path}: damaged (reading it ends in {signal.Signals(-status).name})")
+
+
+def _open_verified(path: Path) -> h5py.File:
+    """The file behind a part, if everything that is read of it later is what dump_part writes."""
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
+    try:
+        _verify(file, path.stat().st_size)
+    except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
+        file.close()
+        text = str(error)[:200]
+        raise DatasetError(f"{path}: damaged ({text if type(error) is DatasetError else repr(error)[:200]})") from None
+    return file
+
+
+def _verify(file: h5py.File, size: int) -> None:
+    """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says.
+
+    Shapes alone prove nothing: HDF5 can declare terabytes in a few bytes. All but the frames lie in the file as they
+    are, so ``size``, the file's, bounds them, and they bound the frames.
+    """
+    attributes = file.attrs
+    ids = np.asarray(attributes["action_ids"])
+    _require(ids.ndim == 1 and ids.dtype.kind in "iu" and 0 < len(ids) <= 18, "action_ids", ids.shape)
+    _require(((ids >= 0) & (ids < 18)).all(), "action_ids", ids.tolist())
+    _require(re.fullmatch(r"[a-z0-9_]{1,64}", str(attributes["game"])) is not None, "game", attributes["game"])
+    _require(re.fullmatch(r"[0-9a-f]{64}", str(attributes["teacher"])) is not None, "teacher", attributes["teacher"])
+    for name in ("protocol", "settings", "provenance"):
+        _require(isinstance(json.loads(attributes[name]), dict), name, attributes[name])
+    _require("name" in json.loads(attributes["protocol"]), "protocol", attributes["protocol"])
+    times, slots = _array(file, "actions").shape
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
+    shapes["q_values"] = (times, slots, len(ids))
+    shapes["frames"] = (times, slots, SIDE, SIDE)
+    types = STEP_ARRAYS | {"frames": "u1"}
+    games = _array(file, "episodes/complete").shape
+    _require(len(games) == 1, "episodes/complete", games)
+    for name, dtype in EPISODE_FIELDS.items():
+        shapes[f"episodes/{name}"], types[f"episodes/{name}"] = games, dtype
+    for name, shape in shapes.items():
+        array, expected = _array(file, name), np.dtype(types[name])
+        if array.shape != shape or array.dtype != expected:
+            raise DatasetError(f"{name} is {array.shape} {array.dtype}, expected {shape} {expected}")
+        if name == "frames":
+            _require(array.chunks == (min(CHUNK, times), 1, SIDE, SIDE), "chunks of frames", array.chunks)
+            stored = array.id.get_num_chunks()
+            _require(stored == -(-times // CHUNK) * slots, "number of chunks of frames", stored)
+        else:
+            bytes_ = array.size * expected.itemsize
+            _require(array.chunks is None and array.id.get_storage_size() == bytes_ <= size, f"size of {name}", bytes_)
+    hours = int(attributes["hours"])
+    _require(0 < hours <= times and times % hours == 0, "hours", hours)
+
+
+def _array(file: h5py.File, name: str) -> h5py.Dataset:
+    """An array that lies in the file itself: not behind a link, nor put together from other files."""
+    link, array = file.get(name, getlink=True), file[name]
+    _require(isinstance(link, h5py.HardLink) and isinstance(array, h5py.Dataset), name, type(array).__name__)
+    _require(not array.is_virtual and not array.external and array.shape is not None, name, "stored elsewhere")
+    return array
+
+
+def _require(condition: bool | np.bool_, name: str, value: object) -> None:
+    if not condition:
+        raise DatasetError(f"{name} cannot be {str(value)[:100]!r}")
+
+
 class Part:
     """A part, opened, verified and ready to be read hour by hour. Raises DatasetError for any other file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.digest = check_seal(path)
-        try:
-            self._file = h5py.File(path, "r")
-        except OSError as error:
-            raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
-        try:
-            self._verify()
-            attributes = self._file.attrs
-            self.game = str(attributes["game"])
-            self.action_ids = [int(action) for action in attributes["action_ids"]]
-            self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
-            self.repeat_first_frame = bool(self.protocol.get("repeat_first_frame"))
-            self.hours = int(attributes["hours"])
-            self.teacher = str(attributes["teacher"])
-            self.settings: dict[str, Any] = json.loads(attributes["settings"])
-        except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
-            self._file.close()
-            if isinstance(error, DatasetError):
-                raise
-            raise DatasetError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
+        if self.digest not in _SURVIVED:
+            _survive(path)
+            _SURVIVED.add(self.digest)
+        self._file = _open_verified(path)
+        attributes = self._file.attrs
+        self.game = str(attributes["game"])
+        self.action_ids = [int(action) for action in attributes["action_ids"]]
+        self.protocol: dict[str, Any] = json.loads(attributes["protocol"])
+        self.repeat_first_frame = bool(self.protocol.get("repeat_first_frame"))
+        self.hours = int(attributes["hours"])
+        self.teacher = str(attributes["teacher"])
+        self.settings: dict[str, Any] = json.loads(attributes["settings"])
         self.times, self.slots = self._file["actions"].shape
         self.times_per_hour = self.times // self.hours
         ends = self._file["terminations"][...] | self._file["truncations"][...]
         self.ages = np.zeros((self.times, self.slots), np.uint8)  # frames since the game began, saturating
         for time in range(1, self.times):
             self.ages[time] = np.where(ends[time - 1], 0, np.minimum(self.ages[time - 1] + 1, STACK))
-
-    def _verify(self) -> None:
-        file = self._file
-        times, slots = file["actions"].shape
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
-        shapes["q_values"] = (times, slots, len(file.attrs["action_ids"]))
-        shapes["frames"] = (times, slots, SIDE, SIDE)
-        for name, shape in shapes.items():
-            dtype = np.dtype(STEP_ARRAYS.get(name, "u1"))
-            if file[name].shape != shape or file[name].dtype != dtype:
-                raise DatasetError(
-                    f"{self.path}: {name} is {file[name].shape} {file[name].dtype}, expected {shape} {dtype}"
-                )
 
     def describe(self) -> dict[str, Any]:
         """The attributes, sizes and scores, for people."""
@@ -260,7 +338,10 @@ class Part:
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """A range of times of one array."""
-        values: NDArray[Any] = self._file[name][start:stop]
+        try:
+            values: NDArray[Any] = self._file[name][start:stop]
+        except (OSError, RuntimeError) as error:
+            raise DatasetError(f"{self.path}: damaged ({name}: {str(error)[:200]!r})") from None
         return values
 
     def observations(self, times: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import os
 import platform
 import re
 import signal
@@ -197,8 +198,12 @@ def logging_to(path: str | Path) -> Iterator[None]:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
         try:
+            if "SLURM_JOB_ID" in os.environ:
+                gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+                print(f"Slurm job {os.environ['SLURM_JOB_ID']} on {platform.node()}, CUDA_VISIBLE_DEVICES={gpus}")
             yield
         except Exception as error:
-            traceback.print_exc(file=log)
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # the disk may be full
+                traceback.print_exc(file=log)
             raise SystemExit(1) from None

@@ -13,6 +13,7 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 from policy_distillation.atari import known_games
 from policy_distillation.config import ConfigError, check_config, teacher_settings
 from policy_distillation.files import hold_lock
+from policy_distillation.slurm import job_prefix, stop_orphans
 from policy_distillation.sources import (
     SourceError,
     check_actions,
@@ -107,6 +108,11 @@ def dataset_parts(game, source="final"):
     if source == "online":
         return [f"<results>/datasets/{game}/online/part{part}.h5" for part in range(teacher(game)["snapshots"])]
     return [f"<results>/datasets/{game}/part{part}.h5" for part in range(config["dataset"]["parts"])]
+
+
+def dataset_list(game, source="final"):
+    folder = Path(dataset_parts(game, source)[0]).parent
+    return f"{folder}/parts.txt"
 
 
 def distilled(experiment):

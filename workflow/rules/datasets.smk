@@ -34,3 +34,28 @@ use rule dump_dataset as dump_online_dataset with:
         "<logs>/dump_dataset/{game}/online/part{part}.log",
     benchmark:
         "<benchmarks>/dump_dataset/{game}/online/part{part}.tsv"
+
+
+# Students read the parts in place but wait for this list alone: with fifty edges for each of thousands of students, planning
+# would take longer than all else.
+rule list_parts:
+    input:
+        lambda wc: dataset_parts(wc.game),
+    output:
+        "<results>/datasets/{game}/parts.txt",
+    log:
+        "<logs>/list_parts/{game}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    shell:
+        "printf '%s\\n' {input} > {output} 2> {log}"
+
+
+use rule list_parts as list_online_parts with:
+    input:
+        lambda wc: dataset_parts(wc.game, "online"),
+    output:
+        "<results>/datasets/{game}/online/parts.txt",
+    log:
+        "<logs>/list_parts/{game}/online.log",

@@ -3,9 +3,7 @@
 
 rule distill_student:
     input:
-        parts=lambda wc: [
-            part for game in games_in(wc.games) for part in dataset_parts(game, recipe(wc.recipe)["teacher"])
-        ],
+        parts=lambda wc: [dataset_list(game, recipe(wc.recipe)["teacher"]) for game in games_in(wc.games)],
         teachers=lambda wc: (
             [teacher_agent(game) for game in games_in(wc.games)] if recipe(wc.recipe)["driver"] != "teacher" else []
         ),

@@ -12,12 +12,13 @@ recipe = dict(snakemake.params.recipe)
 recipe.pop("evaluation_episodes")  # among those of the evaluation
 seed = int(snakemake.wildcards.seed)
 games = snakemake.params.games
-paths = [Path(path) for path in snakemake.input.parts]
-per_game = len(paths) // len(games)
 with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
     distill(
-        parts={game: paths[index * per_game : (index + 1) * per_game] for index, game in enumerate(games)},
+        parts={
+            game: [Path(line) for line in Path(listing).read_text().splitlines()]
+            for game, listing in zip(games, snakemake.input.parts, strict=True)
+        },
         teachers=dict(zip(games, map(Path, snakemake.input.teachers), strict=False)),  # none unless the student drives
         network=Network(**snakemake.params.network),
         recipe=Recipe(**recipe),

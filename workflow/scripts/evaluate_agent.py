@@ -4,14 +4,15 @@ from pathlib import Path
 
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
-from policy_distillation.files import atomic_path
+from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
 
 machine = snakemake.config["machine"]
 device = select_device(machine["device"])
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
-    agent, _ = load_agent(Path(snakemake.input.agent), device)
+    agent, metadata = load_agent(Path(snakemake.input.agent), device)
     teacher = load_agent(Path(snakemake.input.teacher), device)[0] if snakemake.input.teacher else None
     evaluation = Evaluation(**snakemake.params.evaluation)
     episodes = play_episodes(
@@ -27,3 +28,13 @@ with logging_to(snakemake.log[0]):
     print(frame[["return", "length"]].describe().to_string())
     with atomic_path(Path(snakemake.output[0])) as temporary:
         frame.to_csv(temporary, index=False)
+    facts = {
+        "kind": "scores",
+        "game": snakemake.wildcards.game,
+        "evaluation": dict(snakemake.params.evaluation),
+        "protocol": snakemake.params.protocol,
+        "seed": snakemake.params.seed,
+        "agent": {key: metadata.get(key) for key in ("kind", "digest", "seed", "network", "settings", "commit")},
+        "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
+    }
+    write_sidecar(Path(snakemake.output[0]), facts)

@@ -4,8 +4,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
-from policy_distillation.files import atomic_path
+from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.networks import Agent, Network
+from policy_distillation.sidecar import read_sidecar, write_sidecar
 from policy_distillation.tables import aggregate_table, experiment_table, read_returns, write_table
 from policy_distillation.training import logging_to
 
@@ -33,3 +34,15 @@ with logging_to(snakemake.log[0]):
         aggregates.to_csv(temporary, index=False, float_format="%.6g")
     variants = list(dict.fromkeys(variant for _, variant in students))
     write_table(table, variants, params.title, Path(snakemake.output.csv))
+    scores = [*snakemake.input.teachers, *snakemake.input.students]
+    sidecars = [read_sidecar(Path(path)) for path in scores]
+    facts = {
+        "kind": "table",
+        "experiment": snakemake.wildcards.experiment,
+        **dict(params.items()),
+        "protocols": sorted({facts["protocol"] for facts in sidecars}),
+        "seeds": sorted({facts["agent"]["seed"] for facts in sidecars}),
+        "scores": {path: file_digest(Path(path)) for path in scores},
+    }
+    for csv in (snakemake.output.csv, snakemake.output.aggregates):
+        write_sidecar(Path(csv), facts)

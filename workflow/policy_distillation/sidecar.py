@@ -1,0 +1,51 @@
+"""What made a CSV: a JSON file beside it, since CSV has no place for it. ``scores.csv`` has ``scores.csv.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .checkpoints import read_metadata
+from .files import atomic_path, file_digest
+from .training import provenance
+
+
+class SidecarError(ValueError):
+    """A CSV of unknown or altered origin. The message is one line for the user."""
+
+
+def sidecar_path(csv: Path) -> Path:
+    return csv.with_name(f"{csv.name}.json")
+
+
+def write_sidecar(csv: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``facts`` beside a finished CSV, with its digest and the commit, software and hardware that made it."""
+    with atomic_path(sidecar_path(csv)) as temporary:
+        content = {**facts, "sha256": file_digest(csv), **provenance()}
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def read_sidecar(csv: Path) -> dict[str, Any]:
+    """What made a CSV. Raises SidecarError where that is not known, or the CSV is not the one that was written."""
+    path = sidecar_path(csv)
+    if not csv.is_file():
+        raise SidecarError(f"{csv}: no such file")
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SidecarError(f"{csv}: nothing is known of what made it: {path.name} is missing") from None
+    except (OSError, ValueError, RecursionError):
+        raise SidecarError(f"{path}: not readable as JSON") from None
+    if not isinstance(facts, dict) or facts.get("sha256") != file_digest(csv):
+        raise SidecarError(f"{csv}: altered since it was written (its digest is not the one in {path.name})")
+    return facts
+
+
+def describe_csv(csv: Path) -> dict[str, Any]:
+    """For people: a CSV's sidecar; for a learning curve the metadata of the agent that it was learnt by."""
+    agent = csv.with_name("agent.safetensors")
+    if csv.name == "progress.csv" and agent.exists() and not sidecar_path(csv).exists():
+        return {"learning curve of": str(agent), **read_metadata(agent)}
+    return read_sidecar(csv)
