@@ -178,8 +178,8 @@ def loop_dump(folder: Path) -> None:
 def loop_distill(folder: Path) -> None:
     meter = Meter(warm_up=50)
     meter.watch(Progress, "advance", progress_units)
-    parts = {GAME: [folder / "part.h5"]}
-    distill(parts, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", checkpoint_seconds=math.inf)
+    parts, teachers = {GAME: [folder / "part.h5"]}, {GAME: folder / "teacher.safetensors"}
+    distill(parts, teachers, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", checkpoint_seconds=math.inf)
 
 
 def loop_evaluate(folder: Path) -> None:
