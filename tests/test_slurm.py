@@ -105,7 +105,7 @@ def wait_for(sign: Callable[[], object], process: subprocess.Popen[bytes], copy:
 
 def finish(process: subprocess.Popen[bytes], copy: Checkout) -> str:
     """Wait for Snakemake's success; what it printed."""
-    code = process.wait(timeout=900)
+    code = process.wait(timeout=1500)
     out = (copy.folder / "snakemake.out").read_text()
     assert code == 0, out[-6000:]
     return out
