@@ -24,7 +24,7 @@ from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
-from policy_distillation.teacher_dataset import Dataset, DatasetError, Part, Window, dump_part, seal
+from policy_distillation.teacher_dataset import CHUNK, Dataset, DatasetError, Part, Window, dump_part, seal
 from policy_distillation.training import learning_rate
 from torch.nn import functional as F
 
@@ -86,9 +86,9 @@ def make(base, tmp_path):
         path = tmp_path / f"{name}.h5"
         shutil.copy(base, path)
         with h5py.File(path, "r+") as file:
-            for array, values in {"frames": frames, "q_values": q_values.astype(np.float32)}.items():
-                del file[array]
-                file[array] = values
+            del file["frames"], file["q_values"]
+            file.create_dataset("frames", data=frames, chunks=(CHUNK, 1, 84, 84))
+            file["q_values"] = q_values.astype(np.float32)
             file.attrs.update({"game": game, "action_ids": list(action_ids), **attributes})
         seal(path)
         return path
@@ -515,11 +515,11 @@ PROTOCOLS["short"] = test_distill.SHORT
 test_distill.module.play_episodes = test_distill.weight_score
 # A checkpoint after each update; the power fails while the eighth is being written.
 saves, save = itertools.count(1), torch.save
-def save_or_die(state, path):
+def save_or_die(state, buffer):
     if next(saves) == 8:
-        Path(path).write_bytes(b"PK half of a file")
+        Path({folder!r}, "state", ".state.pt.tmp.pt").write_bytes(b"PK half of a file")
         os.kill(os.getpid(), signal.SIGKILL)
-    save(state, path)
+    save(state, buffer)
 checkpoints.torch.save = save_or_die
 test_distill.run({{"breakout": [Path({part!r})]}}, Path({folder!r}), checkpoint_seconds=0)
 """

@@ -332,7 +332,8 @@ def test_a_run_leaves_an_agent_a_curve_and_no_state(tmp_path, monkeypatch):
 
     monkeypatch.setattr(dqn, "AtariVector", Noted)
     run(tmp_path, checkpoint_seconds=0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent.safetensors", "progress.csv", "tensorboard"]
+    left = ["agent.safetensors", "progress.csv", "snapshots", "tensorboard"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
     agent, metadata = load_agent(tmp_path / "agent.safetensors")
     assert (agent.network, agent.actions) == (TINY, {"breakout": (0, 1, 3, 4)})
     assert (metadata["kind"], metadata["steps"], metadata["seed"]) == ("dqn", 160, 3)

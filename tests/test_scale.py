@@ -17,7 +17,7 @@ try:
     main(["-n", "--quiet", "rules", "--configfile", "tests/grid57.yaml", "--", sys.argv[1]])
 except SystemExit as end:
     assert not end.code, end.code
-heavy = {"torch", "ale_py", "gymnasium", "h5py", "matplotlib", "pandas", "scipy"} & set(sys.modules)
+heavy = {"torch", "ale_py", "gymnasium", "h5py", "matplotlib", "scipy"} & set(sys.modules)
 assert not heavy, heavy
 """
 GAMES, STUDENTS, PARTS = 57, 57 * 3 * 4 * 5, 50

@@ -114,8 +114,9 @@ def edited(source: Path, target: Path, arrays=None, attributes=None) -> Path:
     shutil.copy(source, target)
     with h5py.File(target, "r+") as file:
         for name, values in (arrays or {}).items():
+            chunks = file[name].chunks if values.shape == file[name].shape else None
             del file[name]
-            file[name] = values
+            file.create_dataset(name, data=values, chunks=chunks)
         file.attrs.update(attributes or {})
     seal(target)
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -127,10 +128,10 @@ def test_nothing_heavy_is_imported_while_parsing(checkout: Checkout) -> None:
         ({"game_sets": {"two": ["pong", "pongg"]}}, "game_sets.two[1]: unknown game 'pongg'; allowed: adventure, "),
         (
             {"experiments": {"single_task": {"recipes": ["klx"]}}},
-            "experiments.single_task.recipes[0]: unknown recipe 'klx'; allowed: kl, mse, nll",
+            "experiments.single_task.recipes[0]: unknown recipe 'klx'; allowed: joint_dqn, kl, ",
         ),
         (
-            {"teacher": {"source": "nowhere/agent.safetensors"}},
+            {"teacher": {"source": "nowhere/agent.safetensors"}, "experiments": {"online": None}},
             "teacher.source: nowhere/agent.safetensors does not exist; reference teachers here: ",
         ),
         ({"results": "../elsewhere"}, "results: '../elsewhere' is not allowed; allowed: text that matches "),
@@ -186,7 +187,8 @@ IMPORT = {"from": "sb3", "hub": "sb3/dqn-BreakoutNoFrameskip-v4", "revision": "0
     ids=str,
 )
 def test_a_bad_import_is_one_clear_line(checkout: Checkout, source: object, message: str) -> None:
-    test_a_bad_configuration_is_one_clear_line(checkout, {"teacher": {"source": source}}, message)
+    change = {"teacher": {"source": source}, "experiments": {"online": None}}
+    test_a_bad_configuration_is_one_clear_line(checkout, change, message)
 
 
 def test_an_import_replaces_the_training_of_its_game_alone(checkout: Checkout) -> None:
@@ -414,6 +416,10 @@ def test_slurm_profile_is_found_as_typed() -> None:
 
 def test_the_cost_is_of_the_jobs_that_would_run(checkout: Checkout) -> None:
     planned_jobs = planned(checkout.snakemake("-n", "all").stdout)
+    rates = {name: 1000.0 for name in ("dqn", "pqn", "dump", "distill", "evaluate")}
+    machine = {"cpu": "an abacus", "threads": 2, "gpu": None}
+    (checkout.folder / "benchmarks").mkdir(exist_ok=True)
+    (checkout.folder / "benchmarks/results.json").write_text(json.dumps({"rates": rates, "machine": machine}))
     done = checkout.snakemake("cost")
     assert done.returncode == 0, done.stdout[-3000:]
     told = dict(re.findall(r"^(\w+) +(\d+) +[\d,.]+ +[\d,.]+ +[\d,.]+ +[\d,.]+$", done.stdout, re.M))
@@ -426,4 +432,4 @@ def test_the_cost_is_of_the_jobs_that_would_run(checkout: Checkout) -> None:
         "evaluate_agent",
     }
     assert {rule: int(jobs) for rule, jobs in told.items()} == {rule: planned_jobs[rule] for rule in heavy}
-    assert "measured on" in done.stdout
+    assert "measured on an abacus, 2 threads" in done.stdout

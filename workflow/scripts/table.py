@@ -41,7 +41,7 @@ with logging_to(snakemake.log[0]):
         "experiment": snakemake.wildcards.experiment,
         **dict(params.items()),
         "protocols": sorted({facts["protocol"] for facts in sidecars}),
-        "seeds": sorted({facts["agent"]["seed"] for facts in sidecars}),
+        "seeds": sorted({facts["agent"]["seed"] for facts in sidecars} - {None}),
         "scores": {path: file_digest(Path(path)) for path in scores},
     }
     for csv in (snakemake.output.csv, snakemake.output.aggregates):
