@@ -416,7 +416,7 @@ def test_slurm_profile_is_found_as_typed() -> None:
 
 def test_the_cost_is_of_the_jobs_that_would_run(checkout: Checkout) -> None:
     planned_jobs = planned(checkout.snakemake("-n", "all").stdout)
-    rates = {name: 1000.0 for name in ("dqn", "pqn", "dump", "distill", "evaluate")}
+    rates = dict.fromkeys(("dqn", "pqn", "dump", "distill", "evaluate"), 1000.0)
     machine = {"cpu": "an abacus", "threads": 2, "gpu": None}
     (checkout.folder / "benchmarks").mkdir(exist_ok=True)
     (checkout.folder / "benchmarks/results.json").write_text(json.dumps({"rates": rates, "machine": machine}))
