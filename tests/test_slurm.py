@@ -36,6 +36,8 @@ SITE = {"GPU_PARTITION": "gpu", "GPU_MODEL": "a100"}
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[None]:
+    if os.environ.get("SLURM_TESTS") == "off":
+        pytest.skip("SLURM_TESTS=off")
     cluster = slurm_cluster.running_cluster()
     try:
         cluster.__enter__()

@@ -101,7 +101,11 @@ rule cost:
     input:
         rates="benchmarks/results.json",
         games=sorted(map(str, Path("resources/teachers").glob("*/scores.csv"))),
+    log:
+        "<logs>/cost.log",
     localrule: True
+    conda:
+        ENVIRONMENT
     params:
         plan=lambda wc: list(plan()),
         samples_per_update={"distill": 128},

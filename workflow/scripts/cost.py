@@ -19,11 +19,13 @@ table = pd.DataFrame(rows).drop(columns="rate").groupby("rule", sort=False)
 table = table.agg({"jobs": "sum", "units": "sum", "gpu": "max", "hours": "sum", "disk_gb": "sum", "memory_gb": "max"})
 total = table[["jobs", "hours", "disk_gb"]].sum()
 on_gpu = table.loc[table["gpu"] == 1, "hours"].sum()
-print(table.drop(columns="gpu").to_string(float_format=lambda value: f"{value:,.1f}"))
-print(
-    f"\n{total['jobs']:,.0f} jobs, {total['hours']:,.0f} hours, {on_gpu:,.0f} of them in jobs that ask for a GPU; "
+text = (
+    table.drop(columns="gpu").to_string(float_format=lambda value: f"{value:,.1f}") + "\n\n"
+    f"{total['jobs']:,.0f} jobs, {total['hours']:,.0f} hours, {on_gpu:,.0f} of them in jobs that ask for a GPU; "
     f"{total['disk_gb']:,.1f} GB on disk; at most {table['memory_gb'].max():,.1f} GB of memory for one job.\n"
     f"Rates: {snakemake.input.rates}, measured on {machine['cpu']}, {machine['threads']} threads, "
     f"GPU: {machine['gpu'] or 'none, so hours on a GPU are not known but fewer'}.\n"
     f"Games are taken to last {length:,.0f} steps, the mean of those that the reference teachers played."
 )
+print(text)
+Path(snakemake.log[0]).write_text(text)
