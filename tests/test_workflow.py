@@ -142,7 +142,7 @@ def test_a_bad_configuration_is_one_clear_line(checkout: Checkout, change: dict[
     assert done.returncode != 0
     assert sum(message in line for line in done.stdout.splitlines()) == 1, done.stdout
     assert "Traceback" not in done.stdout
-    assert not list(checkout.folder.glob("results/**/logs"))  # nothing ran
+    assert not list(checkout.folder.glob("results/**/teachers"))  # nothing ran
 
 
 def test_a_second_workflow_on_the_same_results_is_refused(checkout: Checkout) -> None:
