@@ -250,7 +250,16 @@ class AtariVector:
 
     def step(self, actions: NDArray[np.int64]) -> Step:
         """Play one agent step in every slot. ``actions``: (slots,), indices into ``action_ids``."""
-        observations, rewards, terminations, truncations, info = self._env.step(actions)
+        self.send(actions)
+        return self.receive()
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Begin a step; the emulators play in threads of their own until :meth:`receive` asks for the outcome."""
+        self._env.send(actions)
+
+    def receive(self) -> Step:
+        """The outcome of the step that :meth:`send` began."""
+        observations, rewards, terminations, truncations, info = self._env.recv()
         frames = info["episode_frame_number"]
         # A life lost and a game over both report `terminated`, and games without lives always report 0 of them. What
         # tells them apart is the emulator's own frame count, which starts again only with a new game.

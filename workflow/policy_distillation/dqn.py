@@ -232,7 +232,17 @@ def train(
 
         q_values = agent.q_values(observations[game], game, computing)
         actions = epsilon_greedy(q_values, exploration(step // len(games), settings), rng)
-        outcome = env.step(actions)
+        env.send(actions)  # while the emulators play, the agent learns from what was stored before
+        before, step, vector_step = step, step + settings.envs, vector_step + 1
+        updates = step // settings.train_every - before // settings.train_every
+        if updates and all(len(store) >= settings.warmup_steps for store in replays.values()):
+            if learner.updates == 0 and settings.input_scaling == "standardised":
+                moments = [pixel_moments(store.frames, 0, len(store) - 1) for store in replays.values()]
+                learner.online.standardise_inputs(moments)
+                learner.target.standardise_inputs(moments)
+            for _ in range(updates):
+                loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
+        outcome = env.receive()
         replay.append(
             observations[game],
             actions,
@@ -243,16 +253,7 @@ def train(
         )
         observations[game] = outcome.observations
         recent[game].extend(episode.episode_return for episode in outcome.episodes)
-        before, step, vector_step = step, step + settings.envs, vector_step + 1
         progress.advance(settings.envs)
-
-        if all(len(store) >= settings.warmup_steps for store in replays.values()):
-            if learner.updates == 0 and settings.input_scaling == "standardised":
-                moments = [pixel_moments(store.frames, 0, len(store) - 1) for store in replays.values()]
-                learner.online.standardise_inputs(moments)
-                learner.target.standardise_inputs(moments)
-            for _ in range(step // settings.train_every - before // settings.train_every):
-                loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
 
         if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
             check_loss()

@@ -24,7 +24,9 @@ from .files import atomic_path
 PIXELS = SIDE * SIDE
 
 
-def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int, repeat_first_frame: bool = False) -> Tensor:
+def gather_stacks(
+    frames: Tensor, ages: Tensor, rows: Tensor, slots: int, repeat_first_frame: bool = False, ahead: int = 0
+) -> Tensor:
     """Observations as the environment returned them, bit for bit.
 
     Args:
@@ -33,15 +35,18 @@ def gather_stacks(frames: Tensor, ages: Tensor, rows: Tensor, slots: int, repeat
         rows: (batch,) int64, the rows of the observations' newest frames.
         slots: emulators that wrote the store.
         repeat_first_frame: as the protocol says.
+        ahead: how many of the slot's next frames to add at the end. While the game lasts, the last four frames are
+            the observation ``ahead`` steps later, and the frames that two observations share are read once.
 
     Returns:
-        (batch, 4, 84, 84) uint8, oldest frame first.
+        (batch, 4 + ahead, 84, 84) uint8, oldest frame first.
     """
-    back = torch.arange(STACK - 1, -1, -1).expand(len(rows), STACK)
+    depth = STACK + ahead
+    back = torch.arange(STACK - 1, -1 - ahead, -1).expand(len(rows), depth)
     if repeat_first_frame:
         back = torch.minimum(back, ages[rows][:, None])
     index = (rows[:, None] - back * slots) % len(frames)
-    stacks = frames.index_select(0, index.flatten()).view(len(rows), STACK, SIDE, SIDE)
+    stacks = frames.index_select(0, index.flatten()).view(len(rows), depth, SIDE, SIDE)
     before_start = ages[rows][:, None] < back
     if before_start.any():
         stacks[before_start] = 0
@@ -67,7 +72,7 @@ class Batch:
     discounts: Tensor
     """float32: what the bootstrap value is multiplied by: discount ** n, or 0 after a termination."""
     next_observations: Tensor
-    """(batch, 4, 84, 84) uint8, n steps later."""
+    """(batch, 4, 84, 84) uint8, n steps later; meaningless where the bootstrap does not count."""
     weights: Tensor
     """float32: 0 where a truncation hides the state to bootstrap from, else 1."""
 
@@ -140,14 +145,13 @@ class Replay:
             returns += self.discount**k * alive * self.rewards[step]
             weights *= 1 - alive * self.truncations[step].float()
             alive *= 1 - self.terminations[step].float()
+        stacks = gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame, ahead=self.n_step)
         return Batch(
-            observations=gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame),
+            observations=stacks[:, :STACK],
             actions=self.actions[rows].long(),
             returns=returns,
             discounts=self.discount**self.n_step * alive,
-            next_observations=gather_stacks(
-                self.frames, self.ages, (rows + self.n_step * self.slots) % total, self.slots, self.repeat_first_frame
-            ),
+            next_observations=stacks[:, -STACK:],
             weights=weights,
         )
 
