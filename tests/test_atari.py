@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import ale_py
 import cv2
@@ -17,7 +18,7 @@ import pytest
 import torch
 from ale_py import roms
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from policy_distillation.acting import epsilon_greedy, rollout
+from policy_distillation.acting import LastingExploration, epsilon_greedy, rollout
 from policy_distillation.atari import PROTOCOLS, AtariVector, known_games, slot_seeds
 from policy_distillation.networks import Agent, Network
 
@@ -366,6 +367,41 @@ def test_epsilon_is_the_rate_of_random_actions():
 def test_rows_explore_independently():
     actions = epsilon_greedy(np.zeros((200, 4), np.float32), 0.5, np.random.default_rng(4))
     assert 0 < np.mean(actions != 0) < 0.75
+
+
+def explored(longest, epsilon, times=3000, slots=40, actions=6):
+    """Whether each of (times, slots) actions was random, and which it was; the best one is none of the random ones."""
+    explore, rng = LastingExploration(slots, longest), np.random.default_rng(0)
+    rng_actions = SimpleNamespace(
+        random=rng.random, zipf=rng.zipf, integers=lambda low, high, size: rng.integers(low, high - 1, size)
+    )
+    q_values = np.zeros((slots, actions + 1), np.float32)
+    q_values[:, -1] = 1
+    chosen = np.array([explore(q_values, epsilon, rng_actions) for _ in range(times)])
+    return chosen != actions, chosen
+
+
+def test_exploration_of_one_step_is_epsilon_greedy():
+    random, chosen = explored(longest=1, epsilon=0.1)
+    assert random.mean() == pytest.approx(0.1, abs=0.005)
+    assert random[1:][random[:-1]].mean() == pytest.approx(0.1, abs=0.01)  # steps do not depend on each other
+    assert np.bincount(chosen[random], minlength=6) / random.sum() == pytest.approx(np.full(6, 1 / 6), abs=0.01)
+
+
+def test_random_actions_last_as_long_as_the_zeta_distribution_says():
+    longest = 8
+    random, chosen = explored(longest, epsilon=0.01)
+    lengths = []
+    for slot in range(random.shape[1]):  # runs of one random action between greedy ones
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], random[:, slot], [0]])))
+        for start, stop in edges.reshape(-1, 2):
+            if len(set(chosen[start:stop, slot])) == 1:
+                lengths.append(stop - start)
+    expected = np.arange(1, longest + 1) ** -2.0 * 6 / np.pi**2
+    expected[-1] = 1 - expected[:-1].sum()  # all that is longer is cut there
+    counts = np.bincount(lengths, minlength=longest + 1)[1 : longest + 1]
+    assert counts / counts.sum() == pytest.approx(expected, abs=0.04)
+    assert len(lengths) > 500
 
 
 def test_a_rollout_chains_observations_values_and_actions():

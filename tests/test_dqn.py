@@ -599,7 +599,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     before = learners[0]
 
     at_resumption = []
-    epsilon_greedy = dqn.epsilon_greedy
+    explore = dqn.LastingExploration.__call__
 
     def snapshot(*arguments):
         if not at_resumption:
@@ -613,12 +613,12 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
                     updates=learner.updates,
                     length=len(replay),
                     frames=replay.frames[: len(replay)].clone(),
-                    epsilon=arguments[1],
+                    epsilon=arguments[2],
                 )
             )
-        return epsilon_greedy(*arguments)
+        return explore(*arguments)
 
-    monkeypatch.setattr(dqn, "epsilon_greedy", snapshot)
+    monkeypatch.setattr(dqn.LastingExploration, "__call__", snapshot)
     run(tmp_path)
     (after,) = at_resumption
     assert same_tensors(after.online, before.online.state_dict())

@@ -33,6 +33,29 @@ def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random
     return np.where(explore, random, q_values.argmax(1))
 
 
+class LastingExploration:
+    """Epsilon-greedy whose random actions last: epsilon-z-greedy (Dabney et al. 2021, arXiv 2006.01782).
+
+    A random action is repeated n times, n drawn with P(n) ~ 1 / n**2 and cut at ``longest``: with 1, epsilon-greedy.
+    Where rewards take dozens of equal actions, as a crossing in Freeway does, single random ones never find any.
+    """
+
+    def __init__(self, slots: int, longest: int) -> None:
+        self._longest = longest
+        self._actions = np.zeros(slots, np.int64)
+        self._left = np.zeros(slots, np.int64)  # how often each slot's random action is still to be repeated
+
+    def __call__(self, q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
+        """An action for each row of (slots, actions)."""
+        slots, num_actions = q_values.shape
+        begins = (self._left == 0) & (rng.random(slots) < epsilon)
+        self._actions = np.where(begins, rng.integers(0, num_actions, slots), self._actions)
+        self._left = np.where(begins, np.minimum(rng.zipf(2.0, slots), self._longest), self._left)
+        actions = np.where(self._left > 0, self._actions, q_values.argmax(1))
+        self._left = np.maximum(self._left - 1, 0)
+        return actions
+
+
 def rollout(
     agent: Agent,
     env: AtariVector,

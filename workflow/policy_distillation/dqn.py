@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .acting import epsilon_greedy
+from .acting import LastingExploration
 from .atari import PROTOCOLS, AtariVector
 from .checkpoints import RunState
 from .evaluate import BestSnapshot, Evaluation
@@ -73,6 +73,8 @@ class DQN:
     """Steps over which exploration falls linearly."""
     evaluate_every: int
     """Steps between evaluations, after each of which the best agent so far is kept."""
+    longest_exploration: int = 1
+    """Most steps that a random action is repeated (:class:`~policy_distillation.acting.LastingExploration`)."""
     input_scaling: str = "unit"
     """``unit``: x/255, the paper's. ``standardised``: by the warm-up's frames, folded away when saved."""
 
@@ -185,6 +187,7 @@ def train(
     replays = {
         game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount, repeat) for game in games
     }
+    explore = {game: LastingExploration(settings.envs, settings.longest_exploration) for game in games}
     rng = np.random.default_rng(seed)
     best = BestSnapshot(agent, protocol, evaluation, seed, computing)
     rows: list[dict[str, float]] = []
@@ -231,7 +234,7 @@ def train(
         replay, env = replays[game], envs[game]
 
         q_values = agent.q_values(observations[game], game, computing)
-        actions = epsilon_greedy(q_values, exploration(step // len(games), settings), rng)
+        actions = explore[game](q_values, exploration(step // len(games), settings), rng)
         env.send(actions)  # while the emulators play, the agent learns from what was stored before
         before, step, vector_step = step, step + settings.envs, vector_step + 1
         updates = step // settings.train_every - before // settings.train_every
