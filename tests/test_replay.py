@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_distillation.atari import PROTOCOLS, AtariVector
-from policy_distillation.replay import PIXELS, Replay, gather_stacks
+from policy_distillation.replay import PIXELS, Replay, gather_stacks, store_device
 from scipy.stats import chisquare
 
 thorough = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -280,6 +280,36 @@ def test_stacks_gathered_from_a_store_that_wraps():
         stack = gather_stacks(frames, torch.full((4,), age, dtype=torch.uint8), torch.tensor([1]), slots=1)
         assert stack.shape == (1, 4, 84, 84)
         assert [int(frame.unique()) for frame in stack[0]] == expected
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_store_on_the_gpu_holds_and_samples_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    game, log = Game(2, rng), []
+    stores = [Replay(40, 2, 2, DISCOUNT, device=device) for device in ("cpu", "cuda")]
+    fill(stores[0], game, 33, log)
+    for step in log:
+        stores[1].append(*step)
+    stores[1].save(tmp_path / "replay.h5")
+    stores.append(Replay(40, 2, 2, DISCOUNT, device="cuda"))
+    stores[2].load(tmp_path / "replay.h5")
+    stores[0].save(tmp_path / "cpu.h5")
+    stores[0].load(tmp_path / "cpu.h5")  # loading marks the newest step
+    cpu, _, loaded = (vars(store.sample(50, np.random.default_rng(1))) for store in stores)
+    for name, values in cpu.items():
+        assert loaded[name].is_cuda
+        assert torch.equal(loaded[name].cpu(), values), name
+
+
+def test_a_store_lies_on_the_host_without_a_gpu():
+    assert store_device(1, torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("size", "place"), [(500, "cuda"), (501, "cpu")])
+def test_a_store_takes_at_most_half_of_a_gpus_free_memory(monkeypatch, size, place):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    assert store_device(size, torch.device("cuda")) == torch.device(place)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 9, 20, 33])

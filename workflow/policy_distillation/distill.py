@@ -10,16 +10,20 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from .capture import Captured
 from .checkpoints import RunState, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .losses import make_loss
 from .networks import Agent, Network
+from .replay import store_device
 from .teacher_dataset import Dataset, DatasetError, Part, Window, dump_part
 from .training import (
     Interrupted,
@@ -31,8 +35,10 @@ from .training import (
     make_optimizer,
     provenance,
     restore_generator,
+    restore_optimizer,
     select_device,
     select_precision,
+    set_learning_rate,
     stream,
 )
 
@@ -132,13 +138,14 @@ def distill(
     rng = np.random.default_rng(stream(seed, "distillation"))
     span = min(recipe.window_hours, hours)
     oldest = max(0, update // updates_per_hour - span + 1)  # hour that the windows start with
-    windows = {game: Window(part, span, oldest, recipe.data) for game, part in first.items()}
+    store = store_device(sum(Window.size(part, span, recipe.data) for part in first.values()), place)
+    windows = {game: Window(part, span, oldest, recipe.data, store) for game, part in first.items()}
     rows: list[dict[str, float]] = []
     sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
     if saved:
         student.load_state_dict(saved["student"])
         average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
+        restore_optimizer(optimizer, saved["optimizer"])
         restore_generator(rng, saved["rng"])
         rows, sums = saved["rows"], saved["sums"].to(place)
 
@@ -162,6 +169,17 @@ def distill(
             current[game] = _open(path, game, recipe, like=first[game])
         return current[game], within
 
+    def learn_from(game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
+        """One gradient step; what it adds to ``sums``."""
+        student_q = student(observations, game, computing)
+        loss = loss_function(student_q, teacher_q)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimizer.step()
+        agreement = (student_q.argmax(1) == teacher_q.argmax(1)).float().mean()
+        return torch.stack([loss.detach(), agreement, torch.ones_like(agreement)])
+
+    learn = {game: Captured(partial(learn_from, game)) for game in games}
     while update < total:
         while loaded < update // updates_per_hour:
             loaded += 1
@@ -173,21 +191,12 @@ def distill(
 
         game = games[update % len(games)]
         observations, teacher_q = windows[game].sample(recipe.batch_size, rng)
-        teacher_q = teacher_q.to(place)
-        student_q = student(observations, game, computing)
-        loss = loss_function(student_q, teacher_q)
-        optimizer.param_groups[0]["lr"] = learning_rate(update, total, recipe.learning_rate, recipe.schedule)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-
-        with torch.no_grad():
-            if recipe.averaging:
-                decay = min(recipe.averaging, (1 + update) / (10 + update))  # the first weights are soon forgotten
+        set_learning_rate(optimizer, learning_rate(update, total, recipe.learning_rate, recipe.schedule))
+        sums += learn[game](observations.to(place), teacher_q.to(place))
+        if recipe.averaging:
+            decay = min(recipe.averaging, (1 + update) / (10 + update))  # the first weights are soon forgotten
+            with torch.no_grad():
                 torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), 1 - decay)
-            sums += torch.stack(
-                [loss, (student_q.argmax(1) == teacher_q.argmax(1)).float().mean(), torch.ones_like(loss)]
-            )
         update += 1
         progress.advance(1)
         evaluating = update * recipe.evaluations // total > (update - 1) * recipe.evaluations // total

@@ -11,6 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from torch.nn import functional as F
 
 from .acting import LastingExploration
 from .atari import PROTOCOLS, AtariVector
+from .capture import Captured
 from .checkpoints import RunState
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
-from .replay import Batch, Replay, pixel_moments
+from .replay import PIXELS, Batch, Replay, pixel_moments, store_device
 from .training import (
     Interrupted,
     Progress,
@@ -35,6 +37,7 @@ from .training import (
     make_optimizer,
     provenance,
     restore_generator,
+    restore_optimizer,
     select_device,
     select_precision,
     stream,
@@ -95,34 +98,35 @@ class Learner:
         self.optimizer = make_optimizer(
             settings.optimizer, agent.parameters(), settings.learning_rate, settings.optimizer_epsilon
         )
+        self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 
-    def update(self, batch: Batch, game: str) -> tuple[Tensor, Tensor]:
-        """One step on the Huber loss; clipping the error to [-1, 1] in the paper is that loss's gradient.
-
-        Returns the loss and the mean Q-value, as tensors so that a GPU is not made to wait.
-        """
-        device = self.online.scale.device
-        targets = self._targets(batch, game)
-        q_values = self.online(batch.observations, game, self.precision)
-        chosen = q_values.gather(1, batch.actions.to(device)[:, None]).squeeze(1)
-        losses = F.smooth_l1_loss(chosen, targets, reduction="none")
-        loss = (batch.weights.to(device) * losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        self.optimizer.step()
+    def update(self, batch: Batch, game: str) -> Tensor:
+        """One gradient step; returns the loss and the mean Q-value as one tensor, so that a GPU is not made to wait."""
+        values = self._steps[game](*(value.to(self.online.scale.device) for value in vars(batch).values()))
         self.updates += 1
         if self.updates % self.settings.target_update_every == 0:
             self.target.load_state_dict(self.online.state_dict())
-        return loss.detach(), chosen.detach().mean()
+        return values
+
+    def _step(self, game: str, *values: Tensor) -> Tensor:
+        """On the Huber loss: clipping the error to [-1, 1] in the paper is that loss's gradient."""
+        batch = Batch(*values)
+        targets = self._targets(batch, game)
+        q_values = self.online(batch.observations, game, self.precision)
+        chosen = q_values.gather(1, batch.actions[:, None]).squeeze(1)
+        loss = (batch.weights * F.smooth_l1_loss(chosen, targets, reduction="none")).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        return torch.stack([loss.detach(), chosen.detach().mean()])
 
     @torch.no_grad()
     def _targets(self, batch: Batch, game: str) -> Tensor:
         """r + gamma^n * max_a Q_target(s', a), the maximum taken by the online network if ``double``."""
-        device = self.online.scale.device
         next_q = self.target(batch.next_observations, game, self.precision)
         chooser = self.online(batch.next_observations, game, self.precision) if self.settings.double else next_q
         best = next_q.gather(1, chooser.argmax(1, keepdim=True)).squeeze(1)
-        targets: Tensor = batch.returns.to(device) + batch.discounts.to(device) * best
+        targets: Tensor = batch.returns + batch.discounts * best
         return targets
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         self.updates = state["updates"]
 
 
@@ -184,8 +188,10 @@ def train(
     agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
     learner = Learner(agent, settings, computing)
     repeat = PROTOCOLS[protocol].repeat_first_frame
+    store = store_device(len(games) * settings.replay_size * (PIXELS + 8), place)
     replays = {
-        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount, repeat) for game in games
+        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount, repeat, store)
+        for game in games
     }
     explore = {game: LastingExploration(settings.envs, settings.longest_exploration) for game in games}
     rng = np.random.default_rng(seed)
@@ -200,8 +206,8 @@ def train(
             replay.load(run.folder / saved["replays"][game])
 
     def check_loss() -> None:
-        if learner.updates > updates_before and not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
+        if learner.updates > updates_before and not torch.isfinite(newest[0]):
+            raise FloatingPointError(f"the loss is {newest[0].item()} at step {step:,}; the last checkpoint is kept")
 
     def checkpoint() -> None:
         check_loss()
@@ -226,7 +232,7 @@ def train(
     stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
     observations = {game: env.reset() for game, env in envs.items()}
     recent: dict[str, deque[float]] = {game: deque(maxlen=100) for game in games}
-    loss = mean_q = torch.tensor(float("nan"))
+    newest = torch.full((2,), float("nan"))  # loss and mean Q-value
     updates_before = learner.updates
     vector_step = step // settings.envs
     while step < settings.steps:
@@ -238,13 +244,13 @@ def train(
         env.send(actions)  # while the emulators play, the agent learns from what was stored before
         before, step, vector_step = step, step + settings.envs, vector_step + 1
         updates = step // settings.train_every - before // settings.train_every
-        if updates and all(len(store) >= settings.warmup_steps for store in replays.values()):
+        if updates and all(len(replay) >= settings.warmup_steps for replay in replays.values()):
             if learner.updates == 0 and settings.input_scaling == "standardised":
-                moments = [pixel_moments(store.frames, 0, len(store) - 1) for store in replays.values()]
+                moments = [pixel_moments(replay.frames, 0, len(replay) - 1) for replay in replays.values()]
                 learner.online.standardise_inputs(moments)
                 learner.target.standardise_inputs(moments)
             for _ in range(updates):
-                loss, mean_q = learner.update(replay.sample(settings.batch_size, rng), game)
+                newest = learner.update(replay.sample(settings.batch_size, rng), game)
         outcome = env.receive()
         replay.append(
             observations[game],
@@ -260,7 +266,8 @@ def train(
 
         if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
             check_loss()
-            row = {"epsilon": exploration(step // len(games), settings), "loss": loss.item(), "q": mean_q.item()}
+            loss, mean_q = newest.tolist()
+            row = {"epsilon": exploration(step // len(games), settings), "loss": loss, "q": mean_q}
             for name in games:
                 row[f"training_return_{name}"] = float(np.mean(recent[name])) if recent[name] else float("nan")
             progress.record(row | best.consider(agent, step))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
+from .capture import Captured
 from .checkpoints import RunState
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
@@ -32,8 +33,10 @@ from .training import (
     make_optimizer,
     provenance,
     restore_generator,
+    restore_optimizer,
     select_device,
     select_precision,
+    set_learning_rate,
     stream,
 )
 
@@ -118,8 +121,8 @@ def update(
         targets: (batch,) float32.
     """
     q_values = agent(observations, game, precision)
-    chosen = q_values.gather(1, actions.to(q_values.device)[:, None]).squeeze(1)
-    loss: Tensor = 0.5 * (chosen - targets.to(q_values.device)).square().mean()
+    chosen = q_values.gather(1, actions[:, None]).squeeze(1)
+    loss: Tensor = 0.5 * (chosen - targets).square().mean()
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(agent.parameters(), max_gradient_norm)
@@ -171,20 +174,24 @@ def train(
     rows: list[dict[str, float]] = []
     if saved:
         agent.load_state_dict(saved["agent"])
-        optimizer.load_state_dict(saved["optimizer"])
+        restore_optimizer(optimizer, saved["optimizer"])
         best.load_state_dict(saved["best"])
         restore_generator(rng, saved["rng"])
         rows = saved["rows"]
 
     times, slots = settings.rollout_steps, settings.envs
     size = times * slots
-    observations = torch.empty((times, slots, STACK, SIDE, SIDE), dtype=torch.uint8)
-    actions = torch.empty((times, slots), dtype=torch.int64)
+    observations = torch.empty((times, slots, STACK, SIDE, SIDE), dtype=torch.uint8, device=place)
+    actions = torch.empty((times, slots), dtype=torch.int64, device=place)
     rewards = torch.empty((times, slots))
     terminations = torch.empty((times, slots), dtype=torch.bool)
     truncations = torch.empty((times, slots), dtype=torch.bool)
     values = torch.empty((times + 1, slots))
 
+    def update_on(observations: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
+        return update(agent, optimizer, game, observations, actions, targets, settings.max_gradient_norm, computing)
+
+    updated = Captured(update_on)
     progress = Progress(settings.steps, "step", folder / "progress.csv", rows, step)
     stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
     recent: deque[float] = deque(maxlen=100)
@@ -208,19 +215,11 @@ def train(
         values[times] = torch.from_numpy(agent.q_values(newest, game, computing).max(1))
         targets = lambda_returns(rewards, terminations, truncations, values, settings.discount, settings.trace_decay)
 
-        optimizer.param_groups[0]["lr"] = learning_rate(step, settings.steps, settings.learning_rate, settings.schedule)
+        set_learning_rate(optimizer, learning_rate(step, settings.steps, settings.learning_rate, settings.schedule))
+        flat = observations.view(size, STACK, SIDE, SIDE), actions.view(size), targets.to(place).view(size)
         for _ in range(settings.epochs):
-            for picked in torch.split(torch.from_numpy(rng.permutation(size)), settings.batch_size):
-                loss = update(
-                    agent,
-                    optimizer,
-                    game,
-                    observations.view(size, STACK, SIDE, SIDE)[picked],
-                    actions.view(size)[picked],
-                    targets.view(size)[picked],
-                    settings.max_gradient_norm,
-                    computing,
-                )
+            for picked in torch.split(torch.from_numpy(rng.permutation(size)).to(place), settings.batch_size):
+                loss = updated(*(every[picked] for every in flat))
         before, step = step, step + size
         progress.advance(size)
 

@@ -30,7 +30,7 @@ def gather_stacks(
     """Observations as the environment returned them, bit for bit.
 
     Args:
-        frames: (N, 7056) uint8, a circular store.
+        frames: (N, 7056) uint8, a circular store. Where it lies, all this is computed: on a GPU, if it is there.
         ages: (N,) uint8, frames since the game began, saturating.
         rows: (batch,) int64, the rows of the observations' newest frames.
         slots: emulators that wrote the store.
@@ -42,7 +42,7 @@ def gather_stacks(
         (batch, 4 + ahead, 84, 84) uint8, oldest frame first.
     """
     depth = STACK + ahead
-    back = torch.arange(STACK - 1, -1 - ahead, -1).expand(len(rows), depth)
+    back = torch.arange(STACK - 1, -1 - ahead, -1, device=rows.device).expand(len(rows), depth)
     if repeat_first_frame:
         back = torch.minimum(back, ages[rows][:, None])
     index = (rows[:, None] - back * slots) % len(frames)
@@ -55,7 +55,7 @@ def gather_stacks(
 
 def pixel_moments(frames: Tensor, first: int, last: int, count: int = 4096) -> tuple[float, float]:
     """Mean and mean square of the pixels of ``count`` evenly spaced rows of a store, from ``first`` to ``last``."""
-    pixels = frames[torch.linspace(first, last, count).long()].double()
+    pixels = frames[torch.linspace(first, last, count, device=frames.device).long()].double()
     return float(pixels.mean()), float(pixels.square().mean())
 
 
@@ -77,6 +77,12 @@ class Batch:
     """float32: 0 where a truncation hides the state to bootstrap from, else 1."""
 
 
+def store_device(size: int, device: torch.device) -> torch.device:
+    """Where a store of ``size`` bytes should lie: on a GPU if half of its free memory suffices, else on the host."""
+    fits = device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2
+    return device if fits else torch.device("cpu")
+
+
 class Replay:
     """The newest ``capacity`` transitions: 7,064 bytes each, 1 M of them in 7.1 GB (Mnih et al. 2015, methods).
 
@@ -85,10 +91,17 @@ class Replay:
         slots: emulators that write in lockstep.
         n_step, discount: of the returns that :meth:`sample` computes.
         repeat_first_frame: as the protocol says.
+        device: where the transitions lie (:func:`store_device`) and batches are put together.
     """
 
     def __init__(
-        self, capacity: int, slots: int, n_step: int, discount: float, repeat_first_frame: bool = False
+        self,
+        capacity: int,
+        slots: int,
+        n_step: int,
+        discount: float,
+        repeat_first_frame: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.slots, self.n_step, self.discount = slots, n_step, discount
         self.repeat_first_frame = repeat_first_frame
@@ -96,12 +109,12 @@ class Replay:
         if self.times < STACK + n_step + 1:
             raise ValueError(f"a replay of {capacity} transitions is too small for {slots} environments")
         rows = self.times * slots
-        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)  # pages are touched only as they fill
-        self.ages = torch.zeros(rows, dtype=torch.uint8)
-        self.actions = torch.zeros(rows, dtype=torch.uint8)
-        self.rewards = torch.zeros(rows, dtype=torch.float32)
-        self.terminations = torch.zeros(rows, dtype=torch.bool)
-        self.truncations = torch.zeros(rows, dtype=torch.bool)
+        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8, device=device)  # pages are touched as they fill
+        self.ages = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self.actions = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self.rewards = torch.zeros(rows, dtype=torch.float32, device=device)
+        self.terminations = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.truncations = torch.zeros(rows, dtype=torch.bool, device=device)
         self.head = 0  # the time that is written next
         self.filled = 0  # times written so far, at most self.times
         self._age = np.zeros(slots, np.uint8)
@@ -135,11 +148,12 @@ class Replay:
         first = self.head - self.filled + (STACK - 1)  # the oldest three times lack their history
         times = rng.integers(first, self.head - self.n_step, batch_size)
         slots = rng.integers(0, self.slots, batch_size)
-        rows = torch.from_numpy((times % self.times) * self.slots + slots)
+        device = self.frames.device
+        rows = torch.from_numpy((times % self.times) * self.slots + slots).to(device)
         total = len(self.frames)
-        returns = torch.zeros(batch_size)
-        alive = torch.ones(batch_size)
-        weights = torch.ones(batch_size)
+        returns = torch.zeros(batch_size, device=device)
+        alive = torch.ones(batch_size, device=device)
+        weights = torch.ones(batch_size, device=device)
         for k in range(self.n_step):
             step = (rows + k * self.slots) % total
             returns += self.discount**k * alive * self.rewards[step]
@@ -157,16 +171,16 @@ class Replay:
 
     def save(self, path: Path) -> None:
         """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
-        order = (torch.arange(self.head - self.filled, self.head) % self.times) if self.filled else torch.arange(0)
+        order = torch.arange(self.head - self.filled, self.head, device=self.frames.device) % self.times
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
             shape = (self.filled, self.slots, PIXELS)
             chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None
             frames = file.create_dataset("frames", shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=1))
             view = self.frames.view(self.times, self.slots, PIXELS)
             for start in range(0, self.filled, 64):  # whole chunks, without a second copy of the store in memory
-                frames[start : start + 64] = view[order[start : start + 64]].numpy()
+                frames[start : start + 64] = view[order[start : start + 64]].cpu().numpy()
             for name in ("ages", "actions", "rewards", "terminations", "truncations"):
-                file[name] = getattr(self, name).view(self.times, self.slots)[order].numpy()
+                file[name] = getattr(self, name).view(self.times, self.slots)[order].cpu().numpy()
 
     def load(self, path: Path) -> None:
         """Read what :meth:`save` wrote. The emulators start new games: the newest stored step counts as truncated."""
@@ -174,8 +188,10 @@ class Replay:
             kept, slots = file["ages"].shape
             if slots != self.slots or kept > self.times:
                 raise ValueError(f"{path}: a replay of {kept} x {slots} does not fit into {self.times} x {self.slots}")
-            if kept:
-                file["frames"].read_direct(self.frames.view(self.times, slots, PIXELS).numpy()[:kept])
+            view = self.frames.view(self.times, slots, PIXELS)
+            for start in range(0, kept, 64):
+                stop = min(start + 64, kept)
+                view[start:stop] = torch.from_numpy(file["frames"][start:stop])
             for name in ("ages", "actions", "rewards", "terminations", "truncations"):
                 getattr(self, name).view(self.times, slots)[:kept] = torch.from_numpy(file[name][...])
         if kept:

@@ -370,7 +370,14 @@ class Window:
     Each hour keeps three times of context before its first, so that no stack reaches into another hour.
     """
 
-    def __init__(self, part: Part, hours: int, first_hour: int = 0, fraction: float = 1.0) -> None:
+    def __init__(
+        self,
+        part: Part,
+        hours: int,
+        first_hour: int = 0,
+        fraction: float = 1.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """A window of ``hours`` like those of ``part``, of each of which the first ``fraction`` enters.
 
         A resumed run starts at ``first_hour`` of the whole play: each hour lies where it would have lain.
@@ -381,10 +388,15 @@ class Window:
         self.times = max(1, round(self._times_per_hour * fraction))
         self._span = self.times + STACK - 1
         rows = hours * self._span * self.slots
-        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8)
-        self.ages = torch.zeros(rows, dtype=torch.uint8)
-        self.q_values = torch.zeros((rows, len(part.action_ids)), dtype=torch.float32)
+        self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8, device=device)
+        self.ages = torch.zeros(rows, dtype=torch.uint8, device=device)
+        self.q_values = torch.zeros((rows, len(part.action_ids)), dtype=torch.float32, device=device)
         self._next = first_hour % hours
+
+    @staticmethod
+    def size(part: Part, hours: int, fraction: float) -> int:
+        """About how many bytes a window takes."""
+        return int(hours * fraction * part.times_per_hour * part.slots * (PIXELS + 4 * len(part.action_ids)))
 
     def push(self, part: Part, hour: int) -> None:
         """Let an hour of a part enter; once the window is full the oldest hour leaves."""
@@ -406,7 +418,7 @@ class Window:
         hours = rng.integers(0, self.filled, batch_size)
         times = rng.integers(STACK - 1, self._span, batch_size)
         slots = rng.integers(0, self.slots, batch_size)
-        rows = torch.from_numpy((hours * self._span + times) * self.slots + slots)
+        rows = torch.from_numpy((hours * self._span + times) * self.slots + slots).to(self.frames.device)
         stacks = gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame)
         return stacks, self.q_values[rows]
 
