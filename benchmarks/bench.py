@@ -50,6 +50,7 @@ DISTILL_BATCH = 128
 EVALUATION_ENVS = 16
 DQN_NETWORK = Network((32, 64, 64), 512)
 PQN_NETWORK = Network((32, 64, 64), 512, layer_norm=True)
+ACTING = {"GOMP_SPINCOUNT": "1000"}  # as the scripts of these two rules set it; the pieces are measured without
 EVALUATION = Evaluation(EVALUATION_ENVS * 1_000_000, EVALUATION_ENVS, 0.05)
 
 DQN = dqn.DQN(
@@ -391,8 +392,9 @@ def contestants(names: list[str], folder: Path) -> Iterator[dict[str, subprocess
         for name in names:
             command = [sys.executable, __file__, "--contestant", name, "--folder", str(folder)]
             log = open(folder / f"{name}.log", "w")  # noqa: SIM115 - the child keeps it
+            environment = os.environ | (ACTING if name in ("dump", "evaluate") else {})
             processes[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )
             answer(processes[name], name, folder)
             print(f"{name} is ready", file=sys.stderr)

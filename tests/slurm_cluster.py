@@ -93,6 +93,9 @@ def running_cluster() -> Iterator[None]:
             stop("slurmd")
             stop("slurmctld")
             stop("munged")
+            existing.unlink(
+                missing_ok=True
+            )  # else each start of Snakemake waits for this Slurm to answer: nine seconds
 
 
 def _install() -> None:

@@ -356,7 +356,7 @@ def test_a_full_disk_is_said_and_earlier_results_stay(small_disk: Checkout) -> N
     with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
-    os.truncate(filler, filler.stat().st_size - (1 << 17))  # enough for logs and boards, not for an agent
+    os.truncate(filler, filler.stat().st_size - (1 << 16))  # enough for logs and boards, not for an agent
     target = f"{cell('other')}/agent.safetensors"
     command = overlay(small_disk, {"recipes": {"other": {"loss": "kl"}}})
     done = small_disk.snakemake(*command, "--retries", "0", "--", target)

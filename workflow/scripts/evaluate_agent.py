@@ -30,6 +30,8 @@ with logging_to(snakemake.log[0]):
     )
     frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
     print(frame[["return", "length"]].describe().to_string())
+    if not frame["return"].any():
+        print(f"WARNING: this agent never scored in {len(frame)} games of {snakemake.wildcards.game}")
     with atomic_path(Path(snakemake.output[0])) as temporary:
         frame.to_csv(temporary, index=False)
     facts = {
