@@ -27,6 +27,7 @@ def trained(name, device, capture, updates=8):
         set_learning_rate(optimizer, 0.1 / (1 + number))
         batch = [torch.randn(4, size, generator=generator).to(device) for size in (5, 3)]
         losses.append(float(step(*batch)))
+    assert not capture or step.captured == (device == "cuda")
     return [parameter.detach().cpu() for parameter in layer.parameters()], losses
 
 

@@ -24,11 +24,15 @@ class Captured:
     """
 
     def __init__(self, update: Callable[..., Tensor]) -> None:
-        self._update, self._calls = update, 0
+        self._update, self._calls, self._refused = update, 0, False
         self._graph: torch.cuda.CUDAGraph | None = None
 
+    @property
+    def captured(self) -> bool:
+        return self._graph is not None
+
     def __call__(self, *inputs: Tensor) -> Tensor:
-        if not inputs[0].is_cuda:
+        if not inputs[0].is_cuda or self._refused:
             return self._update(*inputs)
         self._calls += 1
         if self._calls <= WARM_UP:  # on a stream of their own, as a capture wants it
@@ -39,10 +43,15 @@ class Captured:
             torch.cuda.current_stream().wait_stream(stream)
             return result
         if self._graph is None:
-            self._inputs = [tensor.clone() for tensor in inputs]
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):  # records, and does not run
-                self._result = self._update(*self._inputs)
+            self._inputs, graph = [tensor.clone() for tensor in inputs], torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph):  # records, and does not run
+                    self._result = self._update(*self._inputs)
+            except RuntimeError as error:  # slower is better than not at all
+                print(f"updates run kernel by kernel, as they could not be captured: {error}", flush=True)
+                self._refused = True
+                return self._update(*inputs)
+            self._graph = graph
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
         self._graph.replay()
