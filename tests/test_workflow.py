@@ -278,6 +278,15 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
         assert metadata["settings"]["loss"] == recipe
         assert metadata["updates"] == 4 * 20  # two parts of two hours, 20 updates each
         assert not (folder / "state").exists()
+    for recipe, setting in {"kl_tau1": {"temperature": 1}, "kl_data10": {"data": 0.1}}.items():
+        metadata = read_metadata(results / f"students/breakout/{recipe}/dqn/seed0/agent.safetensors")
+        assert setting.items() <= metadata["settings"].items()
+    everything = yaml.safe_load((ROOT / "config.yaml").read_text())["experiments"]
+    assert len(everything) == 8
+    for name in everything:
+        assert pd.read_csv(results / f"table_{name}.csv")["game"].tolist()[0] == "breakout"
+        assert (results / f"aggregates_{name}.csv").read_text().startswith("variant,seeds,resampled,iqm")
+        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
     for suffix in ("csv", "md", "tex", "html"):
         assert "breakout" in (results / f"table_single_task.{suffix}").read_text()
     for name in ("single_task", "single_task_curves", "compression", "compression_curves", "teacher_curves"):
@@ -295,6 +304,9 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     report = (finished.folder / "report.html").read_text()
     for expected in ("table_single_task.html", "single_task.png", "teacher_curves.png", "compression_curves.png"):
         assert expected in report
+    for name in yaml.safe_load((ROOT / "config.yaml").read_text())["experiments"]:
+        assert f"table_{name}.html" in report
+        assert f"figures/{name}.png" in report
     assert "Diamonds: table 1 of the paper" in report
     assert "paper2015" in report
 
