@@ -354,8 +354,8 @@ def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> 
         "distill_student": 1,
         "evaluate_agent": 1,
         "table": 4,  # losses, sizes, online and drivers show it
-        "figure": 4,
-        "figure_curves": 4,
+        "figure": 6,
+        "figure_curves": 6,
     }
 
 
