@@ -353,7 +353,7 @@ def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> 
     assert plan == {
         "distill_student": 1,
         "evaluate_agent": 1,
-        "table": 4,  # losses, sizes, online and drivers show it
+        "table": 6,  # all but those of several games show it
         "figure": 6,
         "figure_curves": 6,
     }
