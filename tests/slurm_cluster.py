@@ -93,9 +93,7 @@ def running_cluster() -> Iterator[None]:
             stop("slurmd")
             stop("slurmctld")
             stop("munged")
-            existing.unlink(
-                missing_ok=True
-            )  # else each start of Snakemake waits for this Slurm to answer: nine seconds
+            existing.unlink(missing_ok=True)  # else every start of Snakemake waits nine seconds for this Slurm
 
 
 def _install() -> None:

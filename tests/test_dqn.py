@@ -420,11 +420,11 @@ def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatc
         return [Episode(0, 0, 0, float(len(scored) - 1 == best), 1, False)]
 
     monkeypatch.setattr(evaluate, "play_episodes", play)
-    run(tmp_path, replace(SETTINGS, input_scaling="standardised", warmup_steps=60, learning_rate=0.01))
+    run(tmp_path, replace(SETTINGS, input_scaling="standardised", warmup_steps=60, learning_rate=0.02))
     saved = load_agent(tmp_path / "agent.safetensors")[0]
     torch.testing.assert_close(outputs(saved), outputs(scored[best]), rtol=1e-4, atol=1e-4)
     assert (outputs(scored[0]) - outputs(scored[-1])).abs().max() > 0.01
-    assert (outputs(scored[2]) - outputs(scored[3])).abs().max() > 0.005
+    assert (outputs(scored[2]) - outputs(scored[3])).abs().max() > 0.01
 
 
 def test_standardised_inputs_follow_the_warm_up(tmp_path, monkeypatch, learners, fixed_scores):
