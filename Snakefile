@@ -4,9 +4,12 @@
 #   snakemake all                                    everything that config.yaml declares
 #   snakemake --profile profiles/demo all            Pong on a laptop; results below results/demo
 #   snakemake --profile slurm all                    on a cluster
+import gc
+
 from snakemake.utils import min_version
 
 min_version("9.20")  # pathvars
+gc.set_threshold(100_000)  # ten thousand jobs are millions of objects, of which hardly any is garbage
 
 
 configfile: "config.yaml"
@@ -39,6 +42,7 @@ onstart:
                     flush=True,
                 )
                 os.execv(sys.executable, sys.orig_argv)
+            forget_no_job(executor)
         for game in GIVEN_GAMES and USED_GAMES:
             check_actions(game, teacher(game)["source"], config["protocol"])
 

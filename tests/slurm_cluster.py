@@ -59,6 +59,8 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 KillWait=10
+# A step that ends while slurmctld is away waits for it; after 60 seconds, the default, slurmd gives up on the node.
+UnkillableStepTimeout=600
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:a100:{GPUS} State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE PriorityTier=10 State=UP

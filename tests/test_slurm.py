@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import yaml
 from conftest import Checkout
 from policy_distillation.checkpoints import read_metadata
 from policy_distillation.files import file_digest
-from policy_distillation.slurm import job_prefix
+from policy_distillation.slurm import forget_no_job, job_prefix
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -96,27 +97,68 @@ def learning(copy: Checkout, recipe: str) -> bool:
     return any((copy.folder / cell(recipe) / "tensorboard").glob("*"))
 
 
+def output(copy: Checkout) -> str:
+    """What Snakemake, started in the background, has printed."""
+    return (copy.folder / "snakemake.out").read_text()
+
+
 def wait_for(sign: Callable[[], object], process: subprocess.Popen[bytes], copy: Checkout) -> None:
-    deadline = time.monotonic() + 900
+    deadline = time.monotonic() + 400
     while not sign():
-        out = (copy.folder / "snakemake.out").read_text()[-4000:]
-        assert process.poll() is None, out
-        assert time.monotonic() < deadline, out
+        assert process.poll() is None, output(copy)[-4000:]
+        assert time.monotonic() < deadline, output(copy)[-4000:]
         time.sleep(0.5)
 
 
 def finish(process: subprocess.Popen[bytes], copy: Checkout) -> str:
     """Wait for Snakemake's success; what it printed."""
-    code = process.wait(timeout=1500)
-    out = (copy.folder / "snakemake.out").read_text()
-    assert code == 0, out[-6000:]
-    return out
+    code = process.wait(timeout=900)
+    assert code == 0, output(copy)[-6000:]
+    return output(copy)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+# Jobs in the plugin's eyes
+
+
+class Executor:
+    """Of the Slurm plugin, what we lean on: of four jobs one ended well, one failed, one runs, and one it forgets."""
+
+    def __init__(self) -> None:
+        self.reported: list[tuple[str, str]] = []
+
+    def report_job_success(self, job: str) -> None:
+        self.reported.append((job, "success"))
+
+    def report_job_error(self, job: str, msg: str) -> None:
+        self.reported.append((job, msg))
+
+    async def check_active_jobs(self, jobs: list[str]) -> AsyncIterator[str]:
+        for job in jobs:
+            if job == "good":
+                self.report_job_success(job)
+            elif job == "bad":
+                self.report_job_error(job, msg="out of memory")
+            elif job == "running":
+                yield job
+
+
+def test_only_jobs_that_have_ended_are_asked_for_no_more() -> None:
+    async def check(jobs: list[str]) -> list[str]:
+        return [job async for job in executor.check_active_jobs(jobs)]
+
+    executor = Executor()
+    assert asyncio.run(check(["good", "forgotten", "bad", "running"])) == ["running"]  # what is to be cured
+    forget_no_job(executor)
+    executor.reported.clear()
+    assert asyncio.run(check(["good", "forgotten", "bad", "running"])) == ["forgotten", "running"]
+    assert executor.reported == [("good", "success"), ("bad", "out of memory")]
+    assert asyncio.run(check(["forgotten"])) == ["forgotten"]
 
 
 # The whole way
@@ -206,8 +248,10 @@ def night(everything: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Nig
         states = [job["JobState"] for job in jobs(copy, "stopped") + jobs(copy, "hurried")]
         ask("scontrol", "update", f"JobId={jobs(copy, 'hurried')[0]['JobId']}", "TimeLimit=2")
         ask("scancel", jobs(copy, "stopped")[0]["JobId"])
+        # Without slurmctld Slurm kills nobody: the third must have exceeded its memory before.
+        wait_for(lambda: jobs(copy, "large")[0]["JobState"] not in ("PENDING", "RUNNING"), process, copy)
         slurm_cluster.stop("slurmctld")
-        time.sleep(12)  # Snakemake asks in vain
+        wait_for(lambda: "Falling back to 'sacct'" in output(copy), process, copy)  # it has asked in vain
         slurm_cluster.start("slurmctld")
         wait_for(lambda: resumed(copy, "stopped") and resumed(copy, "hurried"), process, copy)
         wait_for(lambda: jobs(copy, "large")[-1]["JobState"] == "COMPLETED", process, copy)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
+
+# Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import tyro
 

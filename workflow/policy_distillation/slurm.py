@@ -1,4 +1,7 @@
-"""Jobs that a killed workflow left in Slurm's queue. Imports nothing heavy: the workflow looks before it plans."""
+"""Jobs that a killed workflow left in Slurm's queue, and jobs that a running one must not forget.
+
+Imports nothing heavy: the workflow looks before it plans.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import getpass
 import hashlib
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 
 class SlurmError(RuntimeError):
@@ -37,6 +42,37 @@ def stop_orphans(prefix: str, patience: float = 300.0) -> list[str]:
             )
         time.sleep(1)
     return orphans
+
+
+def forget_no_job(executor: Any) -> None:
+    """Have Snakemake's Slurm executor ask again for every job of which it does not know that it has ended.
+
+    Where a round of status queries fails (slurmctld or the accounting database is being restarted), the plugin, up to
+    2.8.0 at least, drops the jobs that it asked for: they run on, and the workflow waits for their end until somebody
+    stops it. With ``slurm-status-command: squeue`` one unanswered question is enough, if there is no accounting.
+    """
+    ended: list[Any] = []
+
+    def noted(report: Any) -> Any:
+        def report_and_note(job: Any, *arguments: Any, **options: Any) -> None:
+            ended.append(job)
+            report(job, *arguments, **options)
+
+        return report_and_note
+
+    executor.report_job_success = noted(executor.report_job_success)
+    executor.report_job_error = noted(executor.report_job_error)
+    check = executor.check_active_jobs
+
+    async def check_active_jobs(jobs: list[Any]) -> AsyncIterator[Any]:
+        ended.clear()
+        async for _ in check(jobs):
+            pass
+        for job in jobs:
+            if not any(job is other for other in ended):
+                yield job
+
+    executor.check_active_jobs = check_active_jobs
 
 
 def _jobs(prefix: str) -> list[str]:
