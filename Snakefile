@@ -4,12 +4,9 @@
 #   snakemake all                                    everything that config.yaml declares
 #   snakemake --profile profiles/demo all            Pong on a laptop; results below results/demo
 #   snakemake --profile slurm all                    on a cluster
-import gc
-
 from snakemake.utils import min_version
 
 min_version("9.20")  # pathvars
-gc.set_threshold(100_000)  # ten thousand jobs are millions of objects, of which hardly any is garbage
 
 
 configfile: "config.yaml"
@@ -18,6 +15,7 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/planning.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/datasets.smk"
