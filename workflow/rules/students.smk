@@ -43,6 +43,7 @@ rule train_joint_dqn:
         "<benchmarks>/train_joint_dqn/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
         recipe="|".join(Q_LEARNING) or "none",
+    priority: 1  # the longest job of a laptop: start it first
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
