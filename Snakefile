@@ -15,7 +15,6 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/planning.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/teachers.smk"
 include: "workflow/rules/datasets.smk"

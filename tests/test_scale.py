@@ -12,9 +12,13 @@ from conftest import ROOT, Checkout
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 PLAN = """
 import sys
+import snakemake
 from snakemake.cli import main
+target, *quiet = sys.argv[1:]
+if quiet == ["plain"]:
+    quiet, snakemake.__version__ = [], "9.20.0"
 try:
-    main(["-n", "--quiet", "rules", "--configfile", "tests/grid57.yaml", "--", sys.argv[1]])
+    main(["-n", *quiet, "--configfile", "tests/grid57.yaml", "--", target])
 except SystemExit as end:
     assert not end.code, end.code
 heavy = {"torch", "ale_py", "gymnasium", "h5py", "matplotlib", "scipy"} & set(sys.modules)
@@ -23,18 +27,23 @@ assert not heavy, heavy
 GAMES, STUDENTS, PARTS = 57, 57 * 3 * 4 * 5, 50
 
 
-def planned(checkout: Checkout, target: str) -> dict[str, int]:
+def plan(checkout: Checkout, target: str, *how: str) -> str:
+    """What a dry run prints; how: how quiet, or "plain" for Snakemake as it is."""
     (checkout.folder / "tests/grid57.yaml").write_text((ROOT / "tests/grid57.yaml").read_text())
     done = subprocess.run(
-        [sys.executable, "-c", PLAN, target],
+        [sys.executable, "-c", PLAN, target, *how],
         cwd=checkout.folder,
-        env=checkout.environment(),
+        env=checkout.environment() | {"PYTHONHASHSEED": "0"},  # files in the same order every time
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    table = (done.stdout + done.stderr).split("Job stats:")[1].split("total")[0]
+    return done.stdout + done.stderr
+
+
+def planned(checkout: Checkout, target: str) -> dict[str, int]:
+    table = plan(checkout, target, "--quiet", "rules").split("Job stats:")[1].split("total")[0]
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
 
 
@@ -49,6 +58,20 @@ def test_ten_thousand_jobs_are_planned_and_nothing_heavy_is_imported(checkout: C
     }
 
 
+CELL = "results/grid57/students/zaxxon/kl/net3/seed4/agent.safetensors"
+
+
 def test_one_cell_needs_one_game(checkout: Checkout) -> None:
-    cell = "results/grid57/students/zaxxon/kl/net3/seed4/agent.safetensors"
-    assert planned(checkout, cell) == {"train_teacher": 1, "dump_dataset": PARTS, "list_parts": 1, "distill_student": 1}
+    assert planned(checkout, CELL) == {"train_teacher": 1, "dump_dataset": PARTS, "list_parts": 1, "distill_student": 1}
+
+
+def test_what_snakemake_remembers_changes_nothing_in_the_plan(checkout: Checkout) -> None:
+    """Every job's files, reason, wildcards and resources."""
+
+    def jobs(plan: str) -> list[str]:
+        jobs, _ = plan.split("Job stats:")[1:]
+        return sorted(re.sub(r"jobid: \d+", "", job).strip() for job in re.split(r"\n\[.*\]\n", jobs))
+
+    remembering, plain = jobs(plan(checkout, CELL)), jobs(plan(checkout, CELL, "plain"))
+    assert len(plain) > PARTS + 3
+    assert remembering == plain

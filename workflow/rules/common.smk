@@ -13,6 +13,7 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 from policy_distillation.atari import known_games
 from policy_distillation.config import ConfigError, check_config, teacher_settings
 from policy_distillation.files import hold_lock
+from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import (
     SourceError,
@@ -22,6 +23,8 @@ from policy_distillation.sources import (
     is_imported,
     source_path,
 )
+
+plan_faster(workflow.output_settings.quiet)
 
 ENVIRONMENT = "../../envs/environment.yaml"
 
