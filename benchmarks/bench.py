@@ -16,7 +16,6 @@ import contextlib
 import json
 import math
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -38,7 +37,14 @@ from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
 from policy_distillation.replay import Batch
 from policy_distillation.teacher_dataset import Dataset, dump_part
-from policy_distillation.training import Progress, make_optimizer, prepare_process, select_device, select_precision
+from policy_distillation.training import (
+    Progress,
+    make_optimizer,
+    prepare_process,
+    provenance,
+    select_device,
+    select_precision,
+)
 
 GAME, PROTOCOL, ENDLESS = "pong", "paper2015", 10**9
 THREADS = 2
@@ -427,14 +433,13 @@ def measure(process: subprocess.Popen[str], seconds: float, name: str, folder: P
 
 
 def machine() -> dict[str, Any]:
-    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"^model name\s*: (.*)$", text, re.M)
+    made_by = provenance()
     return {
-        "cpu": model[1] if model else "unknown",
+        "commit": made_by["commit"],
+        **made_by["hardware"],
         "cpus": os.cpu_count(),
         "threads": THREADS,
         "precision": select_precision("auto", select_device("auto")),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "software": {name: version(name) for name in ("torch", "ale-py", "gymnasium", "stable-baselines3")},
     }
 
@@ -489,7 +494,7 @@ def write_results(repetitions: list[dict[str, float]], seconds: float, target: P
     lines += [
         "",
         f"Medians of {len(repetitions)} interleaved repetitions of {seconds:g} s; {facts['cpu']}, {facts['cpus']} CPUs,"
-        f" {THREADS} threads, {facts['precision']}; {software}.",
+        f" {THREADS} threads, {facts['precision']}; {software}; commit {facts['commit']}.",
     ]
     table = "\n".join(lines)
     readme = target / "README.md"
