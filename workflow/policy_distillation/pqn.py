@@ -200,10 +200,11 @@ def train(
         for t in range(times):
             q_values = agent.q_values(newest, game, computing)
             chosen = epsilon_greedy(q_values, exploration(step + t * slots, settings), rng)
-            outcome = env.step(chosen)
+            env.send(chosen)  # while the emulators play, what they play from is stored
             observations[t] = torch.from_numpy(newest)
             values[t] = torch.from_numpy(q_values.max(1))
             actions[t] = torch.from_numpy(chosen)
+            outcome = env.receive()
             rewards[t] = torch.from_numpy(outcome.rewards)
             terminations[t] = torch.from_numpy(outcome.terminations)
             truncations[t] = torch.from_numpy(outcome.truncations)
