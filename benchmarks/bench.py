@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -123,22 +124,24 @@ class Meter:
         self._turns, self._warm_up, self._period = 0, warm_up, period
         self._start = self._deadline = -math.inf
         self._units = 0
+        self._one_at_a_time = threading.Lock()  # a loop may take its turns in several threads: all pause together
         self._answers, sys.stdout = sys.stdout, sys.stderr  # what the library prints goes elsewhere
 
     def turn(self, units: int) -> None:
         """Call once a turn, ``units`` being what the turn got done."""
-        self._turns, self._units = self._turns + 1, self._units + units
-        if self._turns < self._warm_up or (self._turns - self._warm_up) % self._period:
-            return
-        now = time.perf_counter()
-        if now < self._deadline:
-            return
-        print("ready" if self._start < 0 else self._units / (now - self._start), file=self._answers, flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            raise SystemExit
-        self._units, self._start = 0, time.perf_counter()
-        self._deadline = self._start + float(line)
+        with self._one_at_a_time:
+            self._turns, self._units = self._turns + 1, self._units + units
+            if self._turns < self._warm_up or (self._turns - self._warm_up) % self._period:
+                return
+            now = time.perf_counter()
+            if now < self._deadline:
+                return
+            print("ready" if self._start < 0 else self._units / (now - self._start), file=self._answers, flush=True)
+            line = sys.stdin.readline()
+            if not line:
+                raise SystemExit
+            self._units, self._start = 0, time.perf_counter()
+            self._deadline = self._start + float(line)
 
     def watch(self, owner: type, method: str, units: Callable[..., int]) -> None:
         """Let each call of a method be a turn. ``units`` gets the call's arguments."""

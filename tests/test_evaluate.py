@@ -1,5 +1,7 @@
 """Scores: every slot plays the same number of whole games, unclipped, from the starts asked for."""
 
+import copy
+import threading
 from dataclasses import replace
 from typing import ClassVar
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 from policy_distillation import evaluate
 from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
-from policy_distillation.evaluate import Evaluation, episodes_frame, mean_return, play_episodes
+from policy_distillation.checkpoints import load_agent
+from policy_distillation.evaluate import BestSnapshot, Evaluation, episodes_frame, mean_return, play_episodes
 from policy_distillation.networks import Agent, Network
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
@@ -26,6 +29,9 @@ class Chooser:
     def frozen(self, precision):
         return self
 
+    def parameters(self):
+        return iter([torch.zeros(1)])
+
     def q_values(self, observations, game, precision):
         q_values = np.zeros((len(observations), len(self.actions[game])), np.float32)
         q_values[:, self._action] = 1.0
@@ -40,13 +46,13 @@ class ScriptedVector:
     made: ClassVar = []
 
     def __init__(self, game, protocol, purpose, num_envs, seed):
-        self.purpose, self.slots, self.closed = purpose, num_envs, False
+        self.game, self.purpose, self.num_envs, self.seed, self.closed = game, purpose, num_envs, seed, False
         self.action_ids = ACTIONS[game]
         self.log = [[[]] for _ in range(num_envs)]  # per slot, per game, the actions played
         ScriptedVector.made.append(self)
 
     def reset(self):
-        return np.zeros((self.slots, 4, 84, 84), np.uint8)
+        return np.zeros((self.num_envs, 4, 84, 84), np.uint8)
 
     def step(self, actions):
         episodes = []
@@ -57,8 +63,8 @@ class ScriptedVector:
             if len(games[-1]) == length:
                 episodes.append(Episode(slot, number, 100 + slot, self.reward * length, length, truncated=length == 20))
                 games.append([])
-        rewards = np.full(self.slots, self.reward, np.float32)
-        flags = np.zeros(self.slots, bool)
+        rewards = np.full(self.num_envs, self.reward, np.float32)
+        flags = np.zeros(self.num_envs, bool)
         return Step(self.reset(), rewards, flags, flags, flags, episodes)
 
     def close(self):
@@ -137,6 +143,54 @@ def test_only_what_the_agent_earns_after_a_teachers_start_counts(scripted):
     assert set(leads) == {1, 2, 3, 4, 5, 6}
 
 
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_threads_share_the_slots_out(scripted, two_threads):
+    scripted([[2], [20], [5], [2], [20], [5], [2], [20]])
+    seen, together = set(), threading.Barrier(2, timeout=60)
+
+    class Noting(Chooser):
+        def q_values(self, observations, game, precision):
+            if threading.get_ident() not in seen:
+                together.wait()  # breaks if the second thread never comes
+                seen.add(threading.get_ident())
+            assert (torch.get_num_threads(), len(observations)) == (1, 8)
+            return super().q_values(observations, game, precision)
+
+    episodes = play_episodes(Noting(0), "breakout", "paper2015", Evaluation(32, 16, 0.0), seed=(4, 5))
+    assert [(episode.slot, episode.number) for episode in episodes] == [(s, n) for s in range(16) for n in range(2)]
+    assert [episode.length for episode in episodes] == 2 * [n for n in (2, 20, 5, 2, 20, 5, 2, 20) for _ in range(2)]
+    assert sorted(env.seed for env in ScriptedVector.made) == [(4, 5, 0), (4, 5, 1)]
+    assert all(env.closed for env in ScriptedVector.made)
+    assert len(seen) == 2
+    assert torch.get_num_threads() == 2
+
+
+def test_few_slots_are_not_shared_out(scripted, two_threads):
+    scripted([[1]] * 15)
+    play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(15, 15, 0.0), seed=0)
+    assert [env.num_envs for env in ScriptedVector.made] == [15]
+
+
+def test_what_fails_in_one_thread_ends_the_others(scripted, two_threads):
+    scripted([[10**9]] * 8)  # a game that never ends
+
+    class Failing(Chooser):
+        def q_values(self, observations, game, precision):
+            if len(ScriptedVector.made) == 2 and threading.current_thread().name.endswith("_1"):
+                raise FloatingPointError("lost")
+            return super().q_values(observations, game, precision)
+
+    with pytest.raises(FloatingPointError, match="lost"):
+        play_episodes(Failing(0), "breakout", "paper2015", Evaluation(16, 16, 0.0), seed=0)
+    assert all(env.closed for env in ScriptedVector.made)
+
+
 def test_starts_teacher_needs_a_teacher():
     evaluation = Evaluation(1, 1, 0.0, starts="teacher", teacher_steps=5)
     with pytest.raises(ValueError, match="needs a teacher"):
@@ -208,12 +262,13 @@ def test_scores_equal_a_replay_of_each_slot_alone(monkeypatch, short):
         assert all(e.seed == alone.seeds[0] for e in episodes if e.slot == slot)
 
 
-def test_equal_seeds_give_equal_games(short):
+def test_equal_seeds_give_equal_games(short, two_threads):
     torch.manual_seed(0)
     agent = Agent(TINY, ACTIONS)
-    play = [play_episodes(agent, "breakout", short, Evaluation(4, 2, 0.5), seed=seed) for seed in (1, 1, 2)]
+    play = [play_episodes(agent, "breakout", short, Evaluation(16, 16, 0.5), seed=seed) for seed in (1, 1, 2)]
     assert play[0] == play[1]
     assert play[0] != play[2]
+    assert len({episode.seed for episode in play[0]}) == 16
 
 
 def test_teacher_starts_on_the_real_emulator(short):
@@ -223,6 +278,38 @@ def test_teacher_starts_on_the_real_emulator(short):
     episodes = play_episodes(agent, "breakout", short, evaluation, seed=1, teacher=teacher)
     assert [(episode.slot, episode.number) for episode in episodes] == [(0, 0), (1, 0)]
     assert all(0 < episode.length < 150 for episode in episodes)
+
+
+def consider(monkeypatch, best, returns):
+    """Let ``best`` consider an agent that earns ``returns``; was it kept?"""
+    agent = Agent(TINY, ACTIONS)
+
+    def play(agent, game, *arguments):
+        return [Episode(0, 0, 0, returns[game], 1, False)]
+
+    monkeypatch.setattr(evaluate, "play_episodes", play)
+    assert best.consider(agent, 0) == {f"return_{game}": value for game, value in returns.items()}
+    return all(torch.equal(one, best.agent.state_dict()[name]) for name, one in agent.state_dict().items())
+
+
+def test_no_game_decides_alone_which_agent_is_the_best(monkeypatch, tmp_path):
+    best = BestSnapshot(Agent(TINY, ACTIONS), "paper2015", Evaluation(1, 1, 0.0), 0, "float32")
+    judgements = [
+        ({"breakout": 0.0, "qbert": 300.0}, True),  # the first
+        ({"breakout": 20.0, "qbert": 100.0}, True),  # worst at one and best at the other, as was the first: the later
+        ({"breakout": 20.0, "qbert": 200.0}, True),
+        ({"breakout": 9.0, "qbert": 300.0}, False),  # 9 / 20 + 200 / 200 < 20 / 20 + 100 / 200
+        ({"breakout": 11.0, "qbert": 300.0}, True),  # 11 / 20 + 1 > 1 + 1 / 2
+        ({"breakout": 0.0, "qbert": 500.0}, False),  # the range has grown: 1 < 11 / 20 + 1 / 2
+        ({"breakout": 2.0, "qbert": 500.0}, True),
+    ]
+    for returns, kept in judgements:
+        copied = BestSnapshot(Agent(TINY, ACTIONS), "paper2015", Evaluation(1, 1, 0.0), 0, "float32")
+        copied.load_state_dict(copy.deepcopy(best.state_dict()))
+        assert consider(monkeypatch, copied, returns) is kept  # as after an interruption
+        assert consider(monkeypatch, best, returns) is kept
+    best.save(tmp_path / "agent.safetensors", 7, {"games": sorted(ACTIONS), "kind": "dqn"})
+    assert load_agent(tmp_path / "agent.safetensors")[1]["score"] == 251.0
 
 
 def test_table_has_one_row_an_episode():

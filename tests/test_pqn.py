@@ -248,7 +248,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys, scores):
     del stopped  # and with its traceback the frame that holds the run's lock
     state = torch.load(tmp_path / "state/state.pt", weights_only=True)
     assert state["step"] == 48
-    assert state["best"]["score"] == 1.0
+    assert state["best"]["returns"] == {"breakout": 1.0}
     run(tmp_path)
     assert len(updates) == 24
     assert "resuming at step 48 of 96" in capsys.readouterr().out

@@ -1,25 +1,35 @@
 """Evaluation: any agent on any of its games, one record per episode.
 
 Every slot plays the same number of games. "The first N games that finish" would favour the short ones.
+
+On a CPU the slots are shared out among threads, each with its own emulators and its own forward passes: nobody waits
+for anybody. Sharing each forward pass among OpenMP's threads instead means waking them several times for every batch
+of 16, which takes longer than the batch.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from .acting import epsilon_greedy
-from .atari import PROTOCOLS, AtariVector, Episode
+from .atari import PROTOCOLS, AtariVector, Episode, action_ids
 from .checkpoints import save_agent
 from .networks import Agent, Precision
 from .training import stream
+
+SLOTS_PER_THREAD = 8
+"""Fewer would make batches so small that the network's weights are read for next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Evaluation:
     episodes: int
     """Games; a multiple of ``envs``."""
     envs: int
-    """Emulators that play them in lockstep."""
+    """Emulators that play them, in lockstep with those that share their thread."""
     epsilon: float
     """Probability of a random action (the paper: 0.05)."""
     starts: str = "noop"
@@ -55,25 +65,55 @@ def play_episodes(
         teacher: who plays the first steps under ``starts: teacher``.
         seed: of emulators, exploration and lengths of the teacher's starts.
     """
-    from_teacher = evaluation.starts == "teacher"
-    if from_teacher and teacher is None:
+    if evaluation.starts == "teacher" and teacher is None:
         raise ValueError("starts: teacher needs a teacher")
-    per_slot, rest = divmod(evaluation.episodes, evaluation.envs)
-    if rest:
+    if evaluation.episodes % evaluation.envs:
         raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
-    env = AtariVector(game, PROTOCOLS[protocol], "play", evaluation.envs, seed)
     for player in (agent, teacher) if teacher else (agent,):
-        _check_actions(player, game, env.action_ids)
+        _check_actions(player, game, action_ids(game, PROTOCOLS[protocol]))
+    threads = torch.get_num_threads()
+    on_cpu = next(agent.parameters()).device.type == "cpu"
+    shares = max(1, min(threads, evaluation.envs // SLOTS_PER_THREAD)) if on_cpu else 1
+    slots = np.array_split(np.arange(evaluation.envs), shares)
     agent, teacher = agent.frozen(precision), teacher.frozen(precision) if teacher else None
-    rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
-    slots = evaluation.envs
+    stopped = threading.Event()
+
+    def play(share: int) -> list[Episode]:
+        own_seed = (*np.atleast_1d(seed), share)
+        env = AtariVector(game, PROTOCOLS[protocol], "play", len(slots[share]), own_seed)
+        rng = np.random.default_rng(np.random.SeedSequence(own_seed).spawn(1)[0])
+        episodes = _play_slots(agent, teacher, env, evaluation, rng, precision, stopped)
+        return [replace(episode, slot=int(slots[share][episode.slot])) for episode in episodes]
+
+    with ThreadPoolExecutor(shares, initializer=torch.set_num_threads, initargs=(threads // shares,)) as pool:
+        playing = [pool.submit(play, share) for share in range(shares)]
+        try:
+            wait(playing, return_when=FIRST_EXCEPTION)
+        finally:
+            stopped.set()  # after an error or an interruption the others need not play on
+            torch.set_num_threads(threads)
+    return [episode for share in playing for episode in share.result()]
+
+
+def _play_slots(
+    agent: Agent,
+    teacher: Agent | None,
+    env: AtariVector,
+    evaluation: Evaluation,
+    rng: np.random.Generator,
+    precision: Precision,
+    stopped: threading.Event,
+) -> list[Episode]:
+    """Each of the environment's slots plays its part of the games, by slot and number."""
+    game, slots, per_slot = env.game, env.num_envs, evaluation.episodes // evaluation.envs
+    from_teacher = evaluation.starts == "teacher"
     lead = rng.integers(1, evaluation.teacher_steps + 1, slots) if from_teacher else np.zeros(slots, np.int64)
     played = np.zeros(slots, np.int64)  # steps in the current game
     earned = np.zeros(slots)  # what the agent itself earned in it
     done: list[list[Episode]] = [[] for _ in range(slots)]
     observations = env.reset()
     try:
-        while min(map(len, done)) < per_slot:
+        while min(map(len, done)) < per_slot and not stopped.is_set():
             actions = epsilon_greedy(agent.q_values(observations, game, precision), evaluation.epsilon, rng)
             led = played < lead
             if led.any():
@@ -111,34 +151,46 @@ def mean_return(episodes: Sequence[Episode]) -> float:
 
 
 class BestSnapshot:
-    """Scores an agent while it learns and keeps a copy of the best so far: deep Q-learning forgets."""
+    """Scores an agent while it learns and keeps a copy of the best so far: deep Q-learning forgets.
+
+    With several games the mean of their returns decides, each taken between the lowest and the highest that this game
+    has seen so far. Else the game with the largest numbers would decide alone.
+    """
 
     def __init__(self, agent: Agent, protocol: str, evaluation: Evaluation, seed: int, precision: Precision) -> None:
-        self.agent, self.score = copy.deepcopy(agent), -math.inf
+        self.agent = copy.deepcopy(agent)
+        self.returns: dict[str, float] = {}
+        self._ranges = dict.fromkeys(agent.actions, (math.inf, -math.inf))
         self._protocol, self._evaluation, self._seed, self._precision = protocol, evaluation, seed, precision
 
     def consider(self, agent: Agent, step: int) -> dict[str, float]:
-        """Play, keep ``agent`` if its mean over its games is the best so far, and return ``return_{game}`` for each."""
+        """Play, keep ``agent`` if it is the best so far, and return ``return_{game}`` for each of its games."""
         returns = {}
         for game in agent.actions:
             seed = stream(self._seed, "progress", step)
             episodes = play_episodes(agent, game, self._protocol, self._evaluation, seed, self._precision)
-            returns[f"return_{game}"] = mean_return(episodes)
-        score = float(np.mean(list(returns.values())))
-        if score >= self.score:
-            self.score = score
+            returns[game] = mean_return(episodes)
+            lowest, highest = self._ranges[game]
+            self._ranges[game] = min(lowest, returns[game]), max(highest, returns[game])
+        if not self.returns or self._relative(returns) >= self._relative(self.returns):
+            self.returns = returns
             self.agent.load_state_dict(agent.state_dict())
-        return returns
+        return {f"return_{game}": value for game, value in returns.items()}
+
+    def _relative(self, returns: Mapping[str, float]) -> float:
+        ranges = self._ranges
+        return sum((returns[g] - low) / (high - low) for g, (low, high) in ranges.items() if high > low)
 
     def save(self, path: Path, step: int, metadata: Mapping[str, Any]) -> None:
         """Write the best so far as an agent's file."""
-        save_agent(path, self.agent, {**metadata, "score": self.score, "steps": step})
+        score = float(np.mean(list(self.returns.values()))) if self.returns else -math.inf
+        save_agent(path, self.agent, {**metadata, "score": score, "steps": step})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"score": self.score, "agent": self.agent.state_dict()}
+        return {"returns": self.returns, "ranges": self._ranges, "agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score = state["score"]
+        self.returns, self._ranges = state["returns"], state["ranges"]
         self.agent.load_state_dict(state["agent"])
 
 
