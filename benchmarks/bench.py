@@ -57,7 +57,7 @@ DISTILL_BATCH = 128
 EVALUATION_ENVS = 16
 DQN_NETWORK = Network((32, 64, 64), 512)
 PQN_NETWORK = Network((32, 64, 64), 512, layer_norm=True)
-ACTING = {"GOMP_SPINCOUNT": "1000"}  # as the scripts of these two rules set it; the pieces are measured without
+SPIN = {"pqn": "30000", "dqn": "30000", "dump": "1000", "evaluate": "1000"}  # as the scripts set it; pieces go without
 EVALUATION = Evaluation(EVALUATION_ENVS * 1_000_000, EVALUATION_ENVS, 0.05)
 
 DQN = dqn.DQN(
@@ -401,7 +401,7 @@ def contestants(names: list[str], folder: Path) -> Iterator[dict[str, subprocess
         for name in names:
             command = [sys.executable, __file__, "--contestant", name, "--folder", str(folder)]
             log = open(folder / f"{name}.log", "w")  # noqa: SIM115 - the child keeps it
-            environment = os.environ | (ACTING if name in ("dump", "evaluate") else {})
+            environment = os.environ | ({"GOMP_SPINCOUNT": SPIN[name]} if name in SPIN else {})
             processes[name] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )

@@ -1,6 +1,11 @@
 """Train the Multi-DQN baseline: one network on the experience of several games."""
 
+import os
 from pathlib import Path
+
+# Idle OpenMP threads wait by spinning, on the cores that the emulators want; updates want them awake. Read when torch
+# loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 from policy_distillation.dqn import DQN, train
 from policy_distillation.evaluate import Evaluation
