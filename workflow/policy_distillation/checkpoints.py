@@ -123,6 +123,16 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
     return agent.to(device).eval(), metadata
 
 
+def load_initial_agent(path: Path, agent: Agent) -> None:
+    """Give a new agent the weights of the one in a file, to learn on from there. Raises CheckpointError."""
+    initial, _ = load_agent(path)
+    for name in ("network", "actions"):
+        have, need = getattr(initial, name), getattr(agent, name)
+        if have != need:
+            raise CheckpointError(f"{path}: its {name} {have} cannot be trained further as {need}")
+    agent.load_state_dict(initial.state_dict())
+
+
 class RunState:
     """Where an interrupted run goes on from: a folder beside the outputs that success removes.
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .acting import LastingExploration
 from .atari import PROTOCOLS, AtariVector
 from .capture import Captured
-from .checkpoints import RunState
+from .checkpoints import RunState, load_initial_agent, read_metadata
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
@@ -156,11 +156,13 @@ def train(
     precision: str = "auto",
     checkpoint_seconds: float = 300.0,
     snapshots: int = 0,
+    initial: Path | None = None,
 ) -> None:
     """Train an agent and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
 
     With ``snapshots``, also the best snapshot so far after each 1 / snapshots of the steps, as
-    ``snapshots/{k}.safetensors`` with k from 0: what online distillation learns from.
+    ``snapshots/{k}.safetensors`` with k from 0: what online distillation learns from. With ``initial``, the file of an
+    agent of the same network and actions, learning goes on from its weights instead of random ones.
 
     Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``: networks, optimiser,
     counters, replay and random state as they were; the emulators, whose state ale-py does not expose, start new games.
@@ -175,6 +177,7 @@ def train(
         "evaluation": asdict(evaluation),
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
+        "initial_agent": read_metadata(initial) if initial else None,
     }
     metadata = {**description, "kind": "dqn", **provenance()}  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
@@ -186,6 +189,8 @@ def train(
     }
     torch.manual_seed(seed)
     agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
+    if initial:
+        load_initial_agent(initial, agent)
     learner = Learner(agent, settings, computing)
     repeat = PROTOCOLS[protocol].repeat_first_frame
     store = store_device(len(games) * settings.replay_size * (PIXELS + 8), place)
@@ -247,8 +252,8 @@ def train(
         if updates and all(len(replay) >= settings.warmup_steps for replay in replays.values()):
             if learner.updates == 0 and settings.input_scaling == "standardised":
                 moments = [pixel_moments(replay.frames, 0, len(replay) - 1) for replay in replays.values()]
-                learner.online.standardise_inputs(moments)
-                learner.target.standardise_inputs(moments)
+                for copied in (learner.online, learner.target):
+                    copied.standardise_inputs(moments, keep_outputs=bool(initial))
             for _ in range(updates):
                 newest = learner.update(replay.sample(settings.batch_size, rng), game)
         outcome = env.receive()

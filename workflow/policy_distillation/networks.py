@@ -131,29 +131,35 @@ class Agent(nn.Module):
         assert self.conv1.bias is not None
         return weight, self.conv1.bias - self.shift * weight.sum((1, 2, 3))
 
-    def standardise_inputs(self, moments: Sequence[tuple[float, float]]) -> None:
+    def standardise_inputs(self, moments: Sequence[tuple[float, float]], keep_outputs: bool = False) -> None:
         """Shift and scale inputs to mean 0 and deviation 1, given (mean, mean square) of the pixels of each game.
 
-        Games share one mean and scale. Training with x/255 starts slower, and with a fast optimiser may not start at
-        all: the common brightness of all pixels pushes every unit of the first layer the same way, and ReLUs die.
+        Games share one mean and scale. With ``keep_outputs`` the first layer is rewritten so that an agent that has
+        learned something still says the same.
+
+        Training with x/255 starts slower, and with a fast optimiser may not start at all: the common brightness of all
+        pixels pushes every unit of the first layer the same way, and ReLUs die.
         """
         if self.network.padding == "same":
             raise ValueError("inputs of a padded network cannot be standardised: its zeros would have to shift too")
         mean, square = np.mean(moments, axis=0)
-        self.shift.fill_(float(mean))
-        self.scale.fill_(1.0 / max(1.0, float(square - mean**2)) ** 0.5)
+        self._scale_inputs(float(mean), 1.0 / max(1.0, float(square - mean**2)) ** 0.5, keep_outputs)
 
-    @torch.no_grad()
     def fold_input_scaling(self) -> None:
         """Rewrite the first layer so that the same outputs come from inputs scaled by 1/255."""
         if self.shift == 0 and self.scale == torch.tensor(1.0 / 255.0):
             return  # to the bit
+        self._scale_inputs(0.0, 1.0 / 255.0, keep_outputs=True)
+
+    @torch.no_grad()
+    def _scale_inputs(self, shift: float, scale: float, keep_outputs: bool) -> None:
         weight, bias = self._scaled_first_layer()
-        self.shift.fill_(0.0)
-        self.scale.fill_(1.0 / 255.0)
-        self.conv1.weight.copy_(weight / self.scale)
-        assert self.conv1.bias is not None
-        self.conv1.bias.copy_(bias)
+        self.shift.fill_(shift)
+        self.scale.fill_(scale)
+        if keep_outputs:
+            assert self.conv1.bias is not None
+            self.conv1.weight.copy_(weight / self.scale)
+            self.conv1.bias.copy_(bias + self.shift * weight.sum((1, 2, 3)))
 
     @torch.inference_mode()
     def q_values(

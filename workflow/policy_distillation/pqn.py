@@ -19,7 +19,7 @@ from torch import Tensor
 from .acting import epsilon_greedy
 from .atari import PROTOCOLS, SIDE, STACK, AtariVector
 from .capture import Captured
-from .checkpoints import RunState
+from .checkpoints import RunState, load_initial_agent, read_metadata
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
@@ -142,11 +142,13 @@ def train(
     precision: str = "auto",
     checkpoint_seconds: float = 300.0,
     snapshots: int = 0,
+    initial: Path | None = None,
 ) -> None:
     """Train a teacher and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
 
     Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``; the emulators, whose
-    state ale-py does not expose, start new games. ``snapshots``: see :func:`policy_distillation.dqn.train`.
+    state ale-py does not expose, start new games. ``snapshots`` and ``initial`` are those of
+    :func:`policy_distillation.dqn.train`.
     """
     place = select_device(device)
     computing = select_precision(precision, place)
@@ -158,6 +160,7 @@ def train(
         "evaluation": asdict(evaluation),
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
+        "initial_agent": read_metadata(initial) if initial else None,
     }
     metadata = {**description, "kind": "pqn", **provenance()}  # now: the files may be edited while this runs
     run = RunState(folder / "state", description)
@@ -166,6 +169,8 @@ def train(
     env = AtariVector(game, PROTOCOLS[protocol], "train", settings.envs, stream(seed, "training", game, step))
     torch.manual_seed(seed)
     agent = Agent(network, {game: env.action_ids}).to(place)
+    if initial:
+        load_initial_agent(initial, agent)
     optimizer = make_optimizer(
         settings.optimizer, agent.parameters(), settings.learning_rate, settings.optimizer_epsilon
     )
@@ -212,7 +217,7 @@ def train(
             newest = outcome.observations
         if step == 0 and settings.input_scaling == "standardised":
             pixels = observations[:, :, -1].double()
-            agent.standardise_inputs([(float(pixels.mean()), float(pixels.square().mean()))])
+            agent.standardise_inputs([(float(pixels.mean()), float(pixels.square().mean()))], bool(initial))
         values[times] = torch.from_numpy(agent.q_values(newest, game, computing).max(1))
         targets = lambda_returns(rewards, terminations, truncations, values, settings.discount, settings.trace_decay)
 

@@ -86,6 +86,29 @@ def check_source(game: str, source: Source, protocol: str) -> None:
         raise SourceError(f"{key}: {path} does not exist; reference teachers here: {have}; or use `train` or a path")
     if source == "reference" and f"{file_digest(path)}  {game}/agent.safetensors" not in _digests():
         raise SourceError(f"{key}: {path} is not the file that {REFERENCE}/SHA256SUMS names; restore it from git")
+    _check_agent(key, path, game, protocol)
+
+
+def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[str, Any], protocol: str) -> None:
+    """Raise SourceError unless a game's training can go on from ``initial_agent``, if one is named.
+
+    Args:
+        teacher: the game's settings.
+        network: the sizes of the network that they name.
+    """
+    if teacher["source"] != "train" or teacher["initial_agent"] is None:
+        return
+    key, path = "teacher.initial_agent", Path(teacher["initial_agent"])
+    if not path.is_file():
+        raise SourceError(f"{key}: {path} does not exist; allowed: the path of an agent.safetensors, or null")
+    metadata = _check_agent(key, path, game, protocol)
+    need = {"controller": None, "layer_norm": False, **network}
+    have = {name: metadata.get("network", {}).get(name) for name in need}
+    if have != need:
+        raise SourceError(f"{key}: {path} has the network {have}; teacher.network {teacher['network']} is {need}")
+
+
+def _check_agent(key: str, path: Path, game: str, protocol: str) -> dict[str, Any]:
     metadata = _metadata(path, key)
     plays = sorted(metadata.get("actions", {}))
     if game not in plays:
@@ -93,6 +116,7 @@ def check_source(game: str, source: Source, protocol: str) -> None:
     name = metadata.get("protocol", {}).get("name")
     if name != protocol:
         raise SourceError(f"{key}: {path} was made under the protocol {name}, but protocol is {protocol}")
+    return metadata
 
 
 def check_actions(game: str, source: Source, protocol: str) -> None:

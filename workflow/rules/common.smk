@@ -18,6 +18,7 @@ from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import (
     SourceError,
     check_actions,
+    check_initial_agent,
     check_source,
     imported_files,
     is_imported,
@@ -286,6 +287,7 @@ try:
     USED_GAMES = sorted({game for entry in config["experiments"].values() for game in games_of(entry)})
     for game in USED_GAMES:
         check_source(game, teacher(game)["source"], config["protocol"])
+        check_initial_agent(game, teacher(game), network(teacher(game)["network"]), config["protocol"])
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
 

@@ -2,6 +2,8 @@
 
 
 rule train_teacher:
+    input:
+        initial=lambda wc: teacher(wc.game)["initial_agent"] or [],
     output:
         agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
         progress="<results>/teachers/{game}/seed{seed}/progress.csv",

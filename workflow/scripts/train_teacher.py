@@ -26,6 +26,7 @@ with logging_to(snakemake.log[0]):
         "precision": machine["precision"],
         "checkpoint_seconds": machine["checkpoint_seconds"],
         "snapshots": params.snapshots,
+        "initial": Path(snakemake.input.initial) if snakemake.input.initial else None,
     }
     if params.algorithm == "pqn":
         pqn.train(game, settings=pqn.PQN(**params.settings), **common)
