@@ -21,7 +21,7 @@ def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = copy.deepcopy(config)
     for key, value in change.items():
         merged[key] = merge(merged[key], value) if isinstance(value, dict) and key in merged else value
-    return {key: value for key, value in merged.items() if value is not None}
+    return {key: value for key, value in merged.items() if value is not None or key not in change}
 
 
 def refusal(change: dict[str, Any]) -> str:
@@ -96,6 +96,7 @@ def test_results_stay_below_results(folder: str) -> None:
         ({"teacher": {"games": {"pong": {"seed": 1}}}}, "teacher.games.pong", "'seed' (value 1)", "algorithm, dqn"),
         ({"teacher": {"games": {"pong": {"network": "x"}}}}, "teacher.games.pong.network", "'x'", "net1"),
         ({"teacher": {"games": {"pong": {"pqn": {"batch_size": 100}}}}}, "teacher.games.pong.pqn", "100", "128 * 32"),
+        ({"teacher": {"initial_agent": ""}}, "teacher.initial_agent", "''", "non-empty"),
         ({"teacher": {"algorithm": "a2c"}}, "teacher.algorithm", "'a2c'", "dqn, pqn"),
         ({"experiments": {"single_task": {"against": "x"}}}, "experiments.single_task.against", "'x'", "parameters"),
         ({"recipes": {"kl": {"dqn": {"steps": 5}}}}, "recipes.kl.dqn", "the loss kl", "q_learning"),

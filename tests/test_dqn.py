@@ -58,8 +58,9 @@ def isolated(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def run(folder, settings=SETTINGS, games=("breakout",), seed=3, checkpoint_seconds=1e9):
-    train(games, TINY, settings, EVALUATION, "short", seed, folder, "cpu", "float32", checkpoint_seconds)
+def run(folder, settings=SETTINGS, games=("breakout",), seed=3, checkpoint_seconds=1e9, initial=None):
+    options = {"checkpoint_seconds": checkpoint_seconds, "initial": initial}
+    train(games, TINY, settings, EVALUATION, "short", seed, folder, "cpu", "float32", **options)
     return folder
 
 
@@ -447,6 +448,19 @@ def test_standardised_inputs_follow_the_warm_up(tmp_path, monkeypatch, learners,
     run(tmp_path, settings)
     after = [(float(agent.shift), float(agent.scale)) for agent in (learners[1].online, learners[1].target)]
     assert after == before  # as long as the agent lives
+
+
+def test_an_agent_is_trained_further_from_where_it_was(tmp_path, learners, fixed_scores):
+    """At a rate of nothing it stays what it was, and its target network too, though its inputs are scaled anew."""
+    fixed_scores([0.0])
+    initial = run(tmp_path / "initial", replace(SETTINGS, learning_rate=0.02)) / "agent.safetensors"
+    settings = replace(SETTINGS, learning_rate=1e-30, input_scaling="standardised", target_update_every=1000)
+    further = run(tmp_path, settings, seed=4, initial=initial) / "agent.safetensors"
+    (before, described), (after, metadata) = map(load_agent, (initial, further))
+    assert float(learners[-1].target.shift) > 0
+    for agent in (after, learners[-1].online, learners[-1].target):
+        torch.testing.assert_close(outputs(agent), outputs(before), rtol=1e-4, atol=1e-5)
+    assert metadata["initial_agent"] == described
 
 
 def test_two_games_share_mean_and_scale(tmp_path, monkeypatch, learners, fixed_scores):

@@ -132,6 +132,19 @@ def test_input_scaling_is_exact_and_folds_away(shift, scale, seed):
     )
 
 
+def test_what_an_agent_says_outlives_a_new_scaling_if_it_shall():
+    agent, x = Agent(SMALL, GAMES), observations(3)
+    said = agent(x, "pong")
+    agent.standardise_inputs([(40.0, 2500.0), (60.0, 6500.0)], keep_outputs=True)
+    assert agent.shift.item() == pytest.approx(50.0)
+    assert agent.scale.item() == pytest.approx((4500.0 - 50.0**2) ** -0.5)
+    torch.testing.assert_close(agent(x, "pong"), said, rtol=1e-4, atol=1e-5)
+    weight = agent.conv1.weight.detach().clone()
+    agent.standardise_inputs([(70.0, 10_000.0)])
+    assert torch.equal(agent.conv1.weight, weight)
+    assert not torch.allclose(agent(x, "pong"), said, rtol=1e-2)
+
+
 def test_training_reaches_the_first_layer_through_the_scaling():
     # The gradient must be that of conv1((x - shift) * scale), shift included.
     agent, x = Agent(SMALL, GAMES), observations(2)

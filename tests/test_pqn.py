@@ -11,7 +11,7 @@ import pytest
 import torch
 from policy_distillation import evaluate, pqn
 from policy_distillation.atari import PROTOCOLS, Episode
-from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.pqn import PQN, exploration, lambda_returns, train, update
@@ -50,10 +50,10 @@ def isolated(monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def run(folder, settings=SETTINGS, seed=3, checkpoint_seconds=1e9):
-    train(
-        "breakout", TINY, settings, Evaluation(1, 1, 0.05), "short", seed, folder, "cpu", "float32", checkpoint_seconds
-    )
+def run(folder, settings=SETTINGS, seed=3, checkpoint_seconds=1e9, network=TINY, initial=None):
+    evaluation = Evaluation(1, 1, 0.05)
+    options = {"checkpoint_seconds": checkpoint_seconds, "initial": initial}
+    train("breakout", network, settings, evaluation, "short", seed, folder, "cpu", "float32", **options)
     return folder
 
 
@@ -285,6 +285,45 @@ def test_a_resumed_run_has_all_it_had(tmp_path, monkeypatch, scores):
     assert all(torch.equal(found["agent"][name], tensor) for name, tensor in state["agent"].items())
     assert float(found["agent"]["shift"]) > 0
     assert torch.equal(found["moments"], state["optimizer"]["state"][0]["exp_avg"])
+
+
+@pytest.fixture
+def initial(tmp_path, scores):
+    """The file of an agent that has had an update."""
+    scores(range(100))
+    return run(tmp_path / "initial", replace(SETTINGS, steps=32, learning_rate=0.01)) / "agent.safetensors"
+
+
+def test_an_agent_is_trained_further_from_where_it_was(tmp_path, initial):
+    """At a rate of nothing it stays what it was, though its inputs are standardised by other frames than before."""
+    further = run(tmp_path, replace(SETTINGS, learning_rate=1e-30), seed=4, initial=initial)
+    (before, described), (after, metadata) = map(load_agent, (initial, further / "agent.safetensors"))
+    frames = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    torch.testing.assert_close(after(frames, "breakout"), before(frames, "breakout"), rtol=1e-4, atol=1e-5)
+    assert metadata["initial_agent"] == described  # who made it, and how
+    assert described["initial_agent"] is None
+    assert metadata["steps"] == 96
+
+
+def test_an_agent_is_trained_further_on_standardised_inputs(tmp_path, monkeypatch, initial):
+    seen = []
+    monkeypatch.setattr(pqn, "update", lambda agent, *rest: (seen.append(float(agent.shift)), update(agent, *rest))[1])
+    run(tmp_path, initial=initial)
+    assert seen[0] > 0
+
+
+def test_a_network_of_another_size_is_not_trained_further(tmp_path, initial):
+    with pytest.raises(CheckpointError, match=r"agent.safetensors: its network Network\(channels=\(4, 4, 4\).* cannot"):
+        run(tmp_path, network=replace(TINY, hidden=17), initial=initial)
+
+
+def test_a_run_from_another_initial_agent_starts_afresh(tmp_path, monkeypatch, capsys, initial):
+    monkeypatch.setattr(pqn, "update", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), update(*arguments))[1])
+    with pytest.raises(SystemExit):
+        run(tmp_path)
+    monkeypatch.setattr(pqn, "update", update)
+    run(tmp_path, initial=initial)
+    assert "made under other settings; starting afresh" in capsys.readouterr().out
 
 
 def test_other_settings_start_afresh(tmp_path, monkeypatch, capsys, scores):

@@ -10,7 +10,14 @@ from policy_distillation import sources
 from policy_distillation.atari import PROTOCOLS, action_ids
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.networks import Agent, Network
-from policy_distillation.sources import SourceError, check_actions, check_source, hub_file, source_path
+from policy_distillation.sources import (
+    SourceError,
+    check_actions,
+    check_initial_agent,
+    check_source,
+    hub_file,
+    source_path,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = PROTOCOLS["paper2015"]
@@ -125,6 +132,28 @@ def test_a_file_that_is_no_agent_is_refused(tmp_path, content):
     path = tmp_path / "agent.safetensors"
     path.write_bytes(content)
     assert "is not an agent of this project" in refusal(check_source, "pong", str(path), "paper2015")
+
+
+def test_what_is_trained_further_is_checked_before_anything_runs(agent, tmp_path):
+    sizes = {"channels": [4, 4, 4], "hidden": 8}
+
+    def check(path, game="pong", network=sizes, protocol="paper2015", source="train"):
+        teacher = {"source": source, "initial_agent": path and str(path), "network": "small"}
+        check_initial_agent(game, teacher, network, protocol)
+
+    path = agent()
+    check(path)
+    check(None)
+    check("none", source="reference")  # nothing is trained
+    assert "teacher.initial_agent: none does not exist; allowed: the path of" in refusal(check, "none")
+    assert f"teacher.initial_agent: {path} does not play qbert; it plays pong" in refusal(check, path, "qbert")
+    assert "protocol is machado2018" in refusal(check, path, "pong", sizes, "machado2018")
+    for other in ({"hidden": 9}, {"layer_norm": True}, {"controller": 5}):
+        message = refusal(check, path, "pong", sizes | other)
+        assert f"teacher.initial_agent: {path} has the network {{'controller': None," in message
+        assert "; teacher.network small is {" in message
+    (tmp_path / "torn").write_bytes(path.read_bytes()[:100])
+    assert "is not an agent of this project" in refusal(check, tmp_path / "torn")
 
 
 def test_other_actions_than_the_emulators_are_refused(agent):

@@ -90,6 +90,17 @@ def test_reference_teachers_are_trained_as_the_laptop_profile_says(checkout: Che
     }
 
 
+def test_an_initial_agent_is_an_input_of_the_training(checkout: Checkout) -> None:
+    further = ("profiles/laptop/overrides.yaml", "profiles/reference/overrides.yaml", "profiles/reference/further.yaml")
+    plan = checkout.snakemake("-n", "--configfile", *further, "--", "reference_teachers")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    assert planned(plan.stdout)["train_teacher"] == 1
+    job = plan.stdout.split("rule train_teacher:")[1].split("\n\n")[0]
+    assert "    input: resources/teachers/qbert/agent.safetensors\n" in job
+    plan = checkout.snakemake("-n", "--configfile", *further[:2], "--", "reference_teachers")
+    assert "resources/teachers" not in plan.stdout.split("rule train_teacher:")[1].split("\n\n")[0]
+
+
 def test_memory_asked_for_covers_replay_and_window(checkout: Checkout) -> None:
     plan = checkout.snakemake("-n", "results/table_single_task.csv").stdout
     asked = {

@@ -19,6 +19,13 @@ and hardware: `python -m policy_distillation inspect resources/teachers/pong/age
 Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its games, `scores.csv`.
 """
 
+
+def steps(metadata):
+    """Of each training that an agent went through."""
+    initial = metadata.get("initial_agent")
+    return [*(steps(initial) if initial else []), metadata["steps"]]
+
+
 with logging_to(snakemake.log[0]):
     rows, sums = [], []
     root = Path(snakemake.output.sums).parent
@@ -29,7 +36,7 @@ with logging_to(snakemake.log[0]):
             {
                 "game": path.parent.name,
                 "algorithm": metadata["algorithm"],
-                "agent steps": f"{metadata['steps']:,}",
+                "agent steps": " + ".join(f"{trained:,}" for trained in steps(metadata)),
                 "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
                 "commit": (metadata["commit"] or "unknown")[:12],
                 "seed": metadata["seed"],
