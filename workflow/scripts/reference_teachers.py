@@ -16,9 +16,10 @@ and hardware: `python -m policy_distillation inspect resources/teachers/pong/age
 
 {table}
 
-Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its games, `scores.csv`. Where the steps are
-a sum, an agent was trained further ([`profiles/reference/further.yaml`](../../profiles/reference/further.yaml)); the file
-describes the earlier training too, and the curve is of the later one.
+Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its games, `scores.csv`. Where the steps
+are a sum, an agent was trained further
+([`profiles/reference/further.yaml`](../../profiles/reference/further.yaml)); the file describes the earlier training
+too, and the curve is of the later one.
 """
 
 
