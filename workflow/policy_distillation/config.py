@@ -36,6 +36,8 @@ def check_config(config: Mapping[str, Any], games: Sequence[str]) -> None:
     for game, changes in config["teacher"]["games"].items():
         _known("teacher.games", game, games, "game")
         _known(f"teacher.games.{game}.network", changes.get("network", "dqn"), config["networks"], "network")
+    for game in config["evaluation"]["games"]:
+        _known("evaluation.games", game, games, "game")
     sets = [*config["game_sets"], *games]
     for name, experiment in config["experiments"].items():
         for key, allowed in {"games": sets, "recipes": config["recipes"], "networks": config["networks"]}.items():
@@ -101,6 +103,8 @@ def _check_budgets(config: Mapping[str, Any]) -> None:
     if data["steps_per_hour"] % data["envs"]:
         raise ConfigError(f"dataset.envs: {data['envs']} does not divide steps_per_hour, {data['steps_per_hour']}")
     counts = {"evaluation.episodes": evaluation["episodes"]}
+    for game, changes in evaluation["games"].items():
+        counts[f"evaluation.games.{game}.episodes"] = changes["episodes"]
     counts["distillation.evaluation_episodes"] = config["distillation"]["evaluation_episodes"]
     for name, recipe in config["recipes"].items():
         counts[f"recipes.{name}.evaluation_episodes"] = recipe.get("evaluation_episodes", evaluation["envs"])

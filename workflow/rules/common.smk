@@ -181,6 +181,12 @@ def results_of(names):
 # Resources
 
 
+def evaluation(game):
+    """How agents are scored on a game: as everywhere, with the number of episodes that the game has."""
+    settings = {**config["evaluation"], **config["evaluation"]["games"].get(game, {})}
+    return {key: value for key, value in settings.items() if key not in ("seed", "games")}
+
+
 def progress_evaluation(episodes):
     """A run's own evaluations: like the final ones, with as many episodes as the run asks for."""
     return {"episodes": episodes, **{key: config["evaluation"][key] for key in ("envs", "epsilon")}}
@@ -246,7 +252,7 @@ def plan():
             if name == "dump_dataset" or game in online:
                 steps = parts * data["hours_per_part"] * hour
                 yield cost(name, "dump", steps, 0, steps * BYTES_PER_STEP / 1e9, BASE_MB, parts)
-        yield cost("evaluate_agent", "evaluate", config["evaluation"]["episodes"], 0, 0, BASE_MB)
+        yield cost("evaluate_agent", "evaluate", evaluation(game)["episodes"], 0, 0, BASE_MB)
     for folder in students:
         name, chosen = folder.split("/")[2:4]
         if chosen in Q_LEARNING:
@@ -255,8 +261,8 @@ def plan():
             settings, hours = recipe(chosen), len(games_in(name)) * data["parts"] * data["hours_per_part"]
             samples = hours * settings["updates_per_hour"] * settings["batch_size"]
             yield cost("distill_student", "distill", samples, 1, 0.007, student_mb(name, chosen))
-        for _ in games_in(name):
-            yield cost("evaluate_agent", "evaluate", config["evaluation"]["episodes"], 0, 0, BASE_MB)
+        for game in games_in(name):
+            yield cost("evaluate_agent", "evaluate", evaluation(game)["episodes"], 0, 0, BASE_MB)
 
 
 def online_games(folder):

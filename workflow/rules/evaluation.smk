@@ -20,7 +20,7 @@ rule evaluate_agent:
         mem_mb=lambda wc, attempt: BASE_MB * attempt,
         runtime=lambda wc, attempt: 120 * attempt,
     params:
-        evaluation={key: value for key, value in config["evaluation"].items() if key != "seed"},
+        evaluation=lambda wc: evaluation(wc.game),
         seed=config["evaluation"]["seed"],
         protocol=config["protocol"],
     script:
