@@ -102,15 +102,16 @@ def test_interquartile_mean_is_rliables(runs: int, games: int) -> None:
 
 def test_probability_of_improvement_is_rliables() -> None:
     first, second = scores(1, runs=7).round(-1), scores(2, runs=4).round(-1)  # rounded: with ties
-    assert probability_of_improvement(first, second) == pytest.approx(
+    assert probability_of_improvement(first.T, second.T) == pytest.approx(
         rliable_metrics.probability_of_improvement(first, second), rel=1e-12
     )
-    assert probability_of_improvement(first, second) + probability_of_improvement(second, first) == pytest.approx(1)
+    reverse = probability_of_improvement(second.T, first.T)
+    assert probability_of_improvement(first.T, second.T) + reverse == pytest.approx(1)
 
 
 def test_stratified_bootstrap_is_rliables() -> None:
     matrix = scores(3)
-    mine = stratified_bootstrap_interval(matrix, interquartile_mean, resamples=20_000)
+    mine = stratified_bootstrap_interval(matrix.T, lambda games: interquartile_mean(np.array(games)), resamples=20_000)
     _, theirs = rliable_library.get_interval_estimates(
         {"agent": matrix},
         lambda x: np.array([rliable_metrics.aggregate_iqm(x)]),
@@ -124,16 +125,24 @@ def test_stratified_bootstrap_is_rliables() -> None:
 def test_runs_are_drawn_for_each_game_by_itself() -> None:
     """Games that move together would make the mean vary ten times as much."""
     runs = np.arange(100.0)
-    matrix = np.tile(runs[:, None], (1, 100))
-    low, high = stratified_bootstrap_interval(matrix, lambda x: float(x.mean()))
+    low, high = stratified_bootstrap_interval([runs] * 100, lambda games: float(np.mean(games)))
     assert high - low == pytest.approx(2 * 1.96 * runs.std() / 100, rel=0.1)
 
 
 def test_undefined_resamples_are_left_out() -> None:
-    matrix = np.array([[-1.0], [1.0]])
-    low, high = stratified_bootstrap_interval(matrix, lambda x: geometric_mean(x.mean(0).tolist()))
+    low, high = stratified_bootstrap_interval([np.array([-1.0, 1.0])], lambda x: geometric_mean([float(np.mean(x))]))
     assert (low, high) == (1.0, 1.0)
-    assert np.isnan(stratified_bootstrap_interval(-np.ones((2, 2)), lambda x: float("nan"))).all()
+    assert np.isnan(stratified_bootstrap_interval([-np.ones(2)], lambda x: float("nan"))).all()
+
+
+def test_games_may_have_different_numbers_of_runs() -> None:
+    """Each game counts the same, and each resample is as large as the game's own sample."""
+    first, second = [np.array([0.0, 2.0, 2.0, 2.0]), np.array([5.0])], [np.array([1.0]), np.array([5.0, 6.0])]
+    assert probability_of_improvement(first, second) == pytest.approx((0.75 + 0.25) / 2)
+    many, one = np.arange(100.0), np.array([40.0])
+    interval = stratified_bootstrap_interval([many, one], lambda games: float(sum(np.mean(runs) for runs in games)))
+    half = 1.96 * many.std() / 10
+    assert interval == pytest.approx((many.mean() + 40 - half, many.mean() + 40 + half), rel=0.02)
 
 
 def test_unsteadiness_does_not_depend_on_how_often_a_curve_was_measured() -> None:

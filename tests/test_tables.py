@@ -146,6 +146,10 @@ def test_aggregates_over_games_and_seeds() -> None:
     assert one["resampled"].tolist() == ["episodes", "episodes"]
     expected = [100 * np.mean(students[game, "kl"][0]) / teachers[game][0] for game in ("pong", "qbert")]
     assert one.loc["kl", "iqm"] == pytest.approx(np.mean(expected))
+    longer = {**students, ("qbert", "kl"): [np.repeat(runs, 3) for runs in students["qbert", "kl"]]}
+    more = aggregate_table(teachers, {key: runs[:1] for key, runs in longer.items()}).set_index("variant")
+    assert more.loc["kl", "iqm"] == pytest.approx(np.mean(expected))  # games weigh the same, however many episodes
+    assert more.loc["kl", "better_than_mse"] == one.loc["kl", "better_than_mse"]
     assert aggregate_table({"pong": np.array([-21.0])}, {("pong", "kl"): [np.array([-20.0])]}).empty
 
 

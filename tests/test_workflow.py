@@ -265,6 +265,7 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
         for recipe in ("joint_dqn", "kl"):
             scores = pd.read_csv(results / f"students/multi3/{recipe}/multi3/seed0/scores/{game}.csv")
             assert multi.loc[game, recipe] == pytest.approx(scores["return"].mean())
+            assert len(scores) == {"breakout": 8, "pong": 12}[game]
     assert multi.loc["geometric mean", "joint_dqn_percent_paper"] == 83.5
     snapshots = [results / f"teachers/breakout/seed0/snapshots/{k}.safetensors" for k in range(2)]
     assert [read_metadata(path)["steps"] for path in snapshots] == [1000, 2000]
@@ -348,6 +349,15 @@ def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
     }
     assert "/mse/dqn/" in plan
     assert not re.search(r"output: .*/(kl|nll)/", plan)
+
+
+def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) -> None:
+    files = overlay(finished, "episodes.yaml", {"evaluation": {"games": {"pong": {"episodes": 16}}}})
+    plan = finished.snakemake("-n", *files, "--", "all").stdout
+    agents = len(list((finished.folder / RESULTS).rglob("scores/pong.csv")))
+    assert set(planned(plan)) == {"evaluate_agent", "table", "figure"}
+    assert planned(plan)["evaluate_agent"] == agents
+    assert "scores/breakout.csv" not in re.findall(r"^ +output: (.*)$", plan, re.M)
 
 
 def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:

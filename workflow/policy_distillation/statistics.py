@@ -86,19 +86,18 @@ def interquartile_mean(scores: Returns) -> float:
 
 
 def stratified_bootstrap_interval(
-    scores: Returns,
-    metric: Callable[[Returns], float],
+    scores: Sequence[Returns],
+    metric: Callable[[Sequence[Returns]], float],
     seed: int = 0,
     resamples: int = 2_000,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile interval of a metric of (runs, games) scores: runs are drawn anew for each game by itself.
+    """Percentile interval of a metric of each game's runs, which are drawn anew for each game by itself.
 
     Resamples for which the metric is NaN (a geometric mean with a score below zero) are left out.
     """
     rng = np.random.default_rng(seed)
-    runs, games = scores.shape
-    values = [metric(scores[rng.integers(0, runs, (runs, games)), np.arange(games)]) for _ in range(resamples)]
+    values = [metric([rng.choice(runs, len(runs)) for runs in scores]) for _ in range(resamples)]
     return _percentiles(np.asarray(values), level)
 
 
@@ -111,12 +110,11 @@ def unsteadiness(curve: Returns, points: int) -> float:
     return float(np.abs(np.diff(picked)).mean())
 
 
-def probability_of_improvement(first: Returns, second: Returns) -> float:
+def probability_of_improvement(first: Sequence[Returns], second: Sequence[Returns]) -> float:
     """Chance that a run of the first beats one of the second on a random game; a tie counts as half.
 
     Args:
-        first, second: (runs, games) scores; the numbers of runs may differ.
+        first, second: for each game the scores of the runs, whose numbers may differ.
     """
-    better = first[:, None, :] > second[None, :, :]
-    equal = first[:, None, :] == second[None, :, :]
-    return float(np.mean(better + 0.5 * equal))
+    differences = [np.sign(np.subtract.outer(ours, theirs)) for ours, theirs in zip(first, second, strict=True)]
+    return float(np.mean([0.5 + 0.5 * np.mean(signs) for signs in differences]))

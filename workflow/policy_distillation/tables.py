@@ -146,18 +146,17 @@ def aggregate_table(
     """
     variants = list(dict.fromkeys(variant for _, variant in students))
     games = [game for game, teacher in teachers.items() if np.mean(teacher) > 0]
-    scores: dict[str, Returns] = {}
+    scores: dict[str, list[Returns]] = {}
     rows: list[dict[str, object]] = []
     for variant in variants if games else []:
         seeds = min(len(students[game, variant]) for game in games)
-        columns = []
+        scores[variant] = []
         for game in games:
             runs = students[game, variant][:seeds]
             values = np.array([np.mean(run) for run in runs]) if seeds > 1 else runs[0]
-            columns.append(100.0 * values / np.mean(teachers[game]))
-        scores[variant] = np.stack(columns, axis=1)
-        # With one seed the rows are episodes, which only tell how well each game's mean is known.
-        metric = interquartile_mean if seeds > 1 else _iqm_of_means
+            scores[variant].append(100.0 * values / np.mean(teachers[game]))
+        # With one seed the runs are episodes, which only tell how well each game's mean is known.
+        metric = _iqm_of_runs if seeds > 1 else _iqm_of_means
         low, high = stratified_bootstrap_interval(scores[variant], metric)
         rows.append({"variant": variant, "seeds": seeds, "resampled": "seeds" if seeds > 1 else "episodes"})
         rows[-1] |= {"iqm": metric(scores[variant]), "iqm_low": low, "iqm_high": high}
@@ -168,8 +167,12 @@ def aggregate_table(
     return pd.DataFrame(rows)
 
 
-def _iqm_of_means(scores: Returns) -> float:
-    return interquartile_mean(scores.mean(axis=0))
+def _iqm_of_runs(scores: Sequence[Returns]) -> float:
+    return interquartile_mean(np.concatenate(scores))
+
+
+def _iqm_of_means(scores: Sequence[Returns]) -> float:
+    return interquartile_mean(np.array([np.mean(runs) for runs in scores]))
 
 
 HTML = """<!doctype html><meta charset="utf-8"><title>{title}</title>
