@@ -355,9 +355,9 @@ def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) 
     files = overlay(finished, "episodes.yaml", {"evaluation": {"games": {"pong": {"episodes": 16}}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
     agents = len(list((finished.folder / RESULTS).rglob("scores/pong.csv")))
-    assert set(planned(plan)) == {"evaluate_agent", "table", "figure"}
-    assert planned(plan)["evaluate_agent"] == agents
-    assert "scores/breakout.csv" not in re.findall(r"^ +output: (.*)$", plan, re.M)
+    assert set(planned(plan)) == {"evaluate_agent", "table", "figure", "figure_curves"}
+    assert planned(plan)["evaluate_agent"] == agents > 0
+    assert not re.search(r"output: .*/scores/breakout.csv", plan)
 
 
 def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
