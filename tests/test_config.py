@@ -31,6 +31,15 @@ def refusal(change: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def test_reference_teachers_all_play_the_same_number_of_games() -> None:
+    """The reference profile overlays the laptop's, where each game may have a number of its own."""
+    config = CONFIG
+    for profile in ("laptop", "reference"):
+        config = merge(config, yaml.safe_load((ROOT / f"profiles/{profile}/overrides.yaml").read_text()))
+    evaluation = config["evaluation"]
+    assert {evaluation["episodes"], *(changes["episodes"] for changes in evaluation["games"].values())} == {112}
+
+
 @pytest.mark.parametrize(
     "file", ["profiles/demo/overrides.yaml", "profiles/laptop/overrides.yaml", "tests/smoke.yaml", None]
 )
