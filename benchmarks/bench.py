@@ -36,16 +36,10 @@ from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
+from policy_distillation.optimizers import make_optimizer
 from policy_distillation.replay import Batch
 from policy_distillation.teacher_dataset import Dataset, dump_part
-from policy_distillation.training import (
-    Progress,
-    make_optimizer,
-    prepare_process,
-    provenance,
-    select_device,
-    select_precision,
-)
+from policy_distillation.training import Progress, prepare_process, provenance, select_device, select_precision
 
 GAME, PROTOCOL, ENDLESS = "pong", "paper2015", 10**9
 THREADS = 2

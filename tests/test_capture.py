@@ -3,7 +3,7 @@
 import pytest
 import torch
 from policy_distillation.capture import WARM_UP, Captured
-from policy_distillation.training import make_optimizer, restore_optimizer, set_learning_rate
+from policy_distillation.optimizers import make_optimizer, restore_optimizer, set_learning_rate
 
 needs_gpu = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 

@@ -18,14 +18,14 @@ import pandas as pd
 import pytest
 import torch
 from policy_distillation import distill as module
-from policy_distillation import training
+from policy_distillation import optimizers, training
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
+from policy_distillation.optimizers import learning_rate
 from policy_distillation.teacher_dataset import CHUNK, Dataset, DatasetError, Part, Window, dump_part, seal
-from policy_distillation.training import learning_rate
 from torch.nn import functional as F
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
@@ -241,7 +241,7 @@ def test_updates_follow_the_schedule(make, tmp_path, monkeypatch, no_play, sched
     rates = []
 
     def noted(*arguments):
-        optimizer = training.make_optimizer(*arguments)
+        optimizer = optimizers.make_optimizer(*arguments)
         optimizer.register_step_post_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
         return optimizer
 
@@ -613,7 +613,7 @@ def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypat
     monkeypatch.setattr(module, "play_episodes", scored)
 
     def noted(*arguments):
-        optimizer = training.make_optimizer(*arguments)
+        optimizer = optimizers.make_optimizer(*arguments)
         weight = optimizer.param_groups[0]["params"][2]  # that of conv2
         updates.append(weight.detach().clone())
         optimizer.register_step_post_hook(lambda *_: updates.append(weight.detach().clone()))

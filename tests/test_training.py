@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation import training
 from policy_distillation.checkpoints import RunState
+from policy_distillation.optimizers import make_optimizer
 from policy_distillation.training import (
     Interrupted,
     Progress,
@@ -21,7 +22,6 @@ from policy_distillation.training import (
     Stopwatch,
     generator_state,
     logging_to,
-    make_optimizer,
     prepare_process,
     restore_generator,
     select_device,

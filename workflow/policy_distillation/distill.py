@@ -23,6 +23,7 @@ from .checkpoints import RunState, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .losses import make_loss
 from .networks import Agent, Network
+from .optimizers import learning_rate, make_optimizer, restore_optimizer, set_learning_rate
 from .replay import store_device
 from .teacher_dataset import Dataset, DatasetError, Part, Window, dump_part
 from .training import (
@@ -31,14 +32,10 @@ from .training import (
     StopSignal,
     Stopwatch,
     generator_state,
-    learning_rate,
-    make_optimizer,
     provenance,
     restore_generator,
-    restore_optimizer,
     select_device,
     select_precision,
-    set_learning_rate,
     stream,
 )
 

@@ -27,6 +27,7 @@ from .checkpoints import RunState, load_initial_agent, read_metadata
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
+from .optimizers import make_optimizer, restore_optimizer
 from .replay import PIXELS, Batch, Replay, pixel_moments, store_device
 from .training import (
     Interrupted,
@@ -34,10 +35,8 @@ from .training import (
     StopSignal,
     Stopwatch,
     generator_state,
-    make_optimizer,
     provenance,
     restore_generator,
-    restore_optimizer,
     select_device,
     select_precision,
     stream,

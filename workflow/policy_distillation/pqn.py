@@ -23,20 +23,17 @@ from .checkpoints import RunState, load_initial_agent, read_metadata
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
+from .optimizers import learning_rate, make_optimizer, restore_optimizer, set_learning_rate
 from .training import (
     Interrupted,
     Progress,
     StopSignal,
     Stopwatch,
     generator_state,
-    learning_rate,
-    make_optimizer,
     provenance,
     restore_generator,
-    restore_optimizer,
     select_device,
     select_precision,
-    set_learning_rate,
     stream,
 )
 
