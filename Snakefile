@@ -40,16 +40,16 @@ onstart:
                 )
                 os.execv(sys.executable, sys.orig_argv)
             forget_no_job(executor)
-        for game in GIVEN_GAMES and USED_GAMES:
-            check_actions(game, teacher(game)["source"], config["protocol"])
+        for game in grid.given(grid.games):
+            check_actions(game, grid.teacher(game)["source"], config["protocol"])
 
 
 rule all:
     default_target: True
     input:
-        results_of(config["experiments"]),
+        results_of(grid, config["experiments"]),
 
 
 rule paper:
     input:
-        results_of(name for name, entry in config["experiments"].items() if entry.get("paper")),
+        results_of(grid, [name for name, entry in config["experiments"].items() if entry.get("paper")]),

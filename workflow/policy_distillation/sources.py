@@ -89,6 +89,15 @@ def check_source(game: str, source: Source, protocol: str) -> None:
     _check_agent(key, path, game, protocol)
 
 
+def check_teachers(
+    teachers: Mapping[str, Mapping[str, Any]], networks: Mapping[str, Mapping[str, Any]], protocol: str
+) -> None:
+    """Raise SourceError unless every game's teacher can be had; ``teachers`` holds the settings of each game's."""
+    for game, teacher in teachers.items():
+        check_source(game, teacher["source"], protocol)
+        check_initial_agent(game, teacher, networks[teacher["network"]], protocol)
+
+
 def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[str, Any], protocol: str) -> None:
     """Raise SourceError unless a game's training can go on from ``initial_agent``, if one is named.
 

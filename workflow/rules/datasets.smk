@@ -3,7 +3,7 @@
 
 rule dump_dataset:
     input:
-        teacher=lambda wc: teacher_agent(wc.game),
+        teacher=lambda wc: grid.teacher_agent(wc.game),
     output:
         "<results>/datasets/{game}/part{part}.h5",
     log:
@@ -14,7 +14,7 @@ rule dump_dataset:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: BASE_MB * attempt,
+        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
         runtime=lambda wc, attempt: 120 * attempt,
     params:
         settings={key: value for key, value in config["dataset"].items() if key not in ("parts", "seed")},
@@ -27,7 +27,7 @@ rule dump_dataset:
 # The same by the best snapshot so far of a teacher that is learning: part k after k + 1 of its equal stretches of training.
 use rule dump_dataset as dump_online_dataset with:
     input:
-        teacher=lambda wc: f"{teacher_folder(wc.game)}/snapshots",
+        teacher=lambda wc: f"{grid.teacher_folder(wc.game)}/snapshots",
     output:
         "<results>/datasets/{game}/online/part{part}.h5",
     log:
@@ -40,7 +40,7 @@ use rule dump_dataset as dump_online_dataset with:
 # would take longer than all else.
 rule list_parts:
     input:
-        lambda wc: dataset_parts(wc.game),
+        lambda wc: grid.dataset_parts(wc.game),
     output:
         "<results>/datasets/{game}/parts.txt",
     log:
@@ -54,7 +54,7 @@ rule list_parts:
 
 use rule list_parts as list_online_parts with:
     input:
-        lambda wc: dataset_parts(wc.game, "online"),
+        lambda wc: grid.dataset_parts(wc.game, "online"),
     output:
         "<results>/datasets/{game}/online/parts.txt",
     log:

@@ -4,7 +4,7 @@
 rule evaluate_agent:
     input:
         agent="<results>/{agent}/agent.safetensors",
-        teacher=lambda wc: (teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
+        teacher=lambda wc: (grid.teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
     output:
         "<results>/{agent}/scores/{game}.csv",
     log:
@@ -17,10 +17,10 @@ rule evaluate_agent:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: BASE_MB * attempt,
+        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
         runtime=lambda wc, attempt: 120 * attempt,
     params:
-        evaluation=lambda wc: evaluation(wc.game),
+        evaluation=lambda wc: grid.evaluation(wc.game),
         seed=config["evaluation"]["seed"],
         protocol=config["protocol"],
     script:

@@ -3,8 +3,8 @@
 
 rule table:
     input:
-        teachers=lambda wc: [f"{teacher_folder(game)}/scores/{game}.csv" for game in games_of(experiment(wc))],
-        students=lambda wc: [path for _, _, path in scores(experiment(wc))],
+        teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
+        students=lambda wc: [cell.scores(game) for game, cell in scored(grid, experiment(wc))],
         paper="resources/paper_results.csv",
     output:
         csv="<results>/table_{experiment}.csv",
@@ -19,9 +19,9 @@ rule table:
         ENVIRONMENT
     params:
         title=lambda wc: experiment(wc)["title"],
-        games=lambda wc: games_of(experiment(wc)),
-        columns=lambda wc: [(game, variant) for game, variant, _ in scores(experiment(wc))],
-        against=lambda wc: against(experiment(wc)),
+        games=lambda wc: grid.games_of(experiment(wc)),
+        columns=lambda wc: [(game, variant(experiment(wc), cell)) for game, cell in scored(grid, experiment(wc))],
+        against=lambda wc: against(grid, experiment(wc)),
     script:
         "../scripts/table.py"
 
@@ -29,9 +29,12 @@ rule table:
 rule figure:
     input:
         table="<results>/table_{experiment}.csv",
-        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in curves(experiment(wc))],
+        students=lambda wc: [cell.curve for cell in beside_teachers(grid, experiment(wc))],
         teachers=lambda wc: [
-            path for game in games_of(experiment(wc)) if curves(experiment(wc)) for path in teacher_curve(game)
+            path
+            for game in grid.games_of(experiment(wc))
+            if beside_teachers(grid, experiment(wc))
+            for path in grid.teacher_curve(game)
         ],
     output:
         png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
@@ -44,18 +47,21 @@ rule figure:
     conda:
         ENVIRONMENT
     params:
-        variants=lambda wc: list(dict.fromkeys(variant for _, variant, _ in cells(experiment(wc)))),
+        variants=lambda wc: variants(experiment(wc)),
         against=lambda wc: experiment(wc).get("against"),
-        games=lambda wc: games_of(experiment(wc)),
-        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in curves(experiment(wc))],
+        games=lambda wc: grid.games_of(experiment(wc)),
+        cells=lambda wc: [
+            (grid.games_in(cell.games), variant(experiment(wc), cell))
+            for cell in beside_teachers(grid, experiment(wc))
+        ],
     script:
         "../scripts/figure.py"
 
 
 rule figure_curves:
     input:
-        students=lambda wc: [f"{folder}/progress.csv" for _, _, folder in distilled(experiment(wc))],
-        teachers=lambda wc: [f"{teacher_folder(game)}/scores/{game}.csv" for game in games_of(experiment(wc))],
+        students=lambda wc: [cell.curve for cell in distilled(grid, experiment(wc))],
+        teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
     output:
         png=report(
             "<results>/figures/{experiment}_curves.png", caption="../report/figure_curves.rst", category="{experiment}"
@@ -69,15 +75,17 @@ rule figure_curves:
     conda:
         ENVIRONMENT
     params:
-        games=lambda wc: games_of(experiment(wc)),
-        cells=lambda wc: [(games_in(name), variant) for name, variant, _ in distilled(experiment(wc))],
+        games=lambda wc: grid.games_of(experiment(wc)),
+        cells=lambda wc: [
+            (grid.games_in(cell.games), variant(experiment(wc), cell)) for cell in distilled(grid, experiment(wc))
+        ],
     script:
         "../scripts/figure_curves.py"
 
 
 rule figure_teacher_curves:
     input:
-        [path for game in USED_GAMES for path in teacher_curve(game)],
+        [path for game in grid.games for path in grid.teacher_curve(game)],
     output:
         png=report(
             "<results>/figures/teacher_curves.png",
@@ -91,7 +99,7 @@ rule figure_teacher_curves:
     conda:
         ENVIRONMENT
     params:
-        games=[game for game in USED_GAMES if teacher_curve(game)],
+        games=[game for game in grid.games if grid.teacher_curve(game)],
     script:
         "../scripts/figure_teacher_curves.py"
 
@@ -106,8 +114,5 @@ rule cost:
     localrule: True
     conda:
         ENVIRONMENT
-    params:
-        plan=lambda wc: list(plan()),
-        samples_per_update={"distill": 128},
     script:
         "../scripts/cost.py"

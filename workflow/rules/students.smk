@@ -3,9 +3,13 @@
 
 rule distill_student:
     input:
-        parts=lambda wc: [dataset_list(game, recipe(wc.recipe)["teacher"]) for game in games_in(wc.games)],
+        parts=lambda wc: [
+            grid.dataset_list(game, grid.recipe(wc.recipe)["teacher"]) for game in grid.games_in(wc.games)
+        ],
         teachers=lambda wc: (
-            [teacher_agent(game) for game in games_in(wc.games)] if recipe(wc.recipe)["driver"] != "teacher" else []
+            [grid.teacher_agent(game) for game in grid.games_in(wc.games)]
+            if grid.recipe(wc.recipe)["driver"] != "teacher"
+            else []
         ),
     output:
         agent="<results>/students/{games}/{recipe}/{network}/seed{seed}/agent.safetensors",
@@ -15,19 +19,19 @@ rule distill_student:
     benchmark:
         "<benchmarks>/distill_student/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
-        recipe="|".join(name for name in config["recipes"] if name not in Q_LEARNING) or "none",
+        recipe=one_of(name for name in config["recipes"] if name not in grid.recipes_by("q_learning")),
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: student_mb(wc.games, wc.recipe) * attempt,
-        runtime=lambda wc, attempt: student_minutes(wc.games, wc.recipe) * attempt,
+        mem_mb=lambda wc, attempt: resources.student_mb(grid, wc.games, wc.recipe) * attempt,
+        runtime=lambda wc, attempt: resources.student_minutes(grid, wc.games, wc.recipe) * attempt,
     params:
-        games=lambda wc: games_in(wc.games),
-        network=lambda wc: network(wc.network),
-        recipe=lambda wc: recipe(wc.recipe),
-        evaluation=lambda wc: progress_evaluation(recipe(wc.recipe)["evaluation_episodes"]),
+        games=lambda wc: grid.games_in(wc.games),
+        network=lambda wc: grid.network(wc.network),
+        recipe=lambda wc: grid.recipe(wc.recipe),
+        evaluation=lambda wc: grid.progress_evaluation(grid.recipe(wc.recipe)["evaluation_episodes"]),
     script:
         "../scripts/distill_student.py"
 
@@ -42,20 +46,20 @@ rule train_joint_dqn:
     benchmark:
         "<benchmarks>/train_joint_dqn/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
-        recipe="|".join(Q_LEARNING) or "none",
+        recipe=one_of(grid.recipes_by("q_learning")),
     priority: 1  # the longest job of a laptop: start it first
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: joint_mb(wc.games) * attempt,
-        runtime=lambda wc, attempt: joint_minutes(wc.games, wc.recipe) * attempt,
+        mem_mb=lambda wc, attempt: resources.joint_mb(grid, wc.games) * attempt,
+        runtime=lambda wc, attempt: resources.joint_minutes(grid, wc.games, wc.recipe) * attempt,
     params:
-        games=lambda wc: games_in(wc.games),
-        network=lambda wc: network(wc.network),
-        settings=lambda wc: joint_settings(wc.games, wc.recipe),
-        evaluation=lambda wc: progress_evaluation(recipe(wc.recipe)["evaluation_episodes"]),
+        games=lambda wc: grid.games_in(wc.games),
+        network=lambda wc: grid.network(wc.network),
+        settings=lambda wc: grid.joint_dqn(wc.games, wc.recipe),
+        evaluation=lambda wc: grid.progress_evaluation(grid.recipe(wc.recipe)["evaluation_episodes"]),
         protocol=config["protocol"],
     script:
         "../scripts/train_joint_dqn.py"

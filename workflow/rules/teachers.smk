@@ -3,7 +3,7 @@
 
 rule train_teacher:
     input:
-        initial=lambda wc: teacher(wc.game)["initial_agent"] or [],
+        initial=lambda wc: grid.teacher(wc.game)["initial_agent"] or [],
     output:
         agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
         progress="<results>/teachers/{game}/seed{seed}/progress.csv",
@@ -13,19 +13,19 @@ rule train_teacher:
     benchmark:
         "<benchmarks>/train_teacher/{game}/seed{seed}.tsv"
     wildcard_constraints:
-        game="|".join(game for game in known_games() if game not in GIVEN_GAMES + IMPORTED_GAMES) or "none",
+        game=one_of(grid.trained(known_games())),
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: teacher_mb(teacher(wc.game)) * attempt,
-        runtime=lambda wc, attempt: teacher_minutes(teacher(wc.game)) * attempt,
+        mem_mb=lambda wc, attempt: resources.teacher_mb(grid.teacher(wc.game)) * attempt,
+        runtime=lambda wc, attempt: resources.teacher_minutes(grid.teacher(wc.game)) * attempt,
     params:
-        algorithm=lambda wc: teacher(wc.game)["algorithm"],
-        settings=lambda wc: algorithm_settings(teacher(wc.game)),
-        network=lambda wc: network(teacher(wc.game)["network"]),
-        evaluation=lambda wc: progress_evaluation(teacher(wc.game)["evaluation_episodes"]),
+        algorithm=lambda wc: grid.teacher(wc.game)["algorithm"],
+        settings=lambda wc: algorithm_settings(grid.teacher(wc.game)),
+        network=lambda wc: grid.network(grid.teacher(wc.game)["network"]),
+        evaluation=lambda wc: grid.progress_evaluation(grid.teacher(wc.game)["evaluation_episodes"]),
         snapshots=config["teacher"]["snapshots"],
         protocol=config["protocol"],
     script:
@@ -34,13 +34,13 @@ rule train_teacher:
 
 rule given_teacher:
     input:
-        lambda wc: str(source_path(wc.game, teacher(wc.game)["source"])),
+        lambda wc: str(source_path(wc.game, grid.teacher(wc.game)["source"])),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
         "<logs>/given_teacher/{game}/seed{seed}.log",
     wildcard_constraints:
-        game="|".join(GIVEN_GAMES) or "none",
+        game=one_of(grid.given(known_games())),
     localrule: True
     conda:
         ENVIRONMENT
@@ -51,18 +51,18 @@ rule given_teacher:
 # Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
 rule import_teacher:
     input:
-        lambda wc: imported_files(teacher(wc.game)["source"]),
+        lambda wc: imported_files(grid.teacher(wc.game)["source"]),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
         "<logs>/import_teacher/{game}/seed{seed}.log",
     wildcard_constraints:
-        game="|".join(IMPORTED_GAMES) or "none",
+        game=one_of(grid.imported(known_games())),
     localrule: True
     conda:
         ENVIRONMENT
     params:
-        source=lambda wc: teacher(wc.game)["source"],
+        source=lambda wc: grid.teacher(wc.game)["source"],
         protocol=config["protocol"],
     script:
         "../scripts/import_teacher.py"
@@ -73,8 +73,8 @@ rule import_teacher:
 
 rule reference_teacher:
     input:
-        agent=lambda wc: teacher_agent(wc.game),
-        progress=lambda wc: teacher_curve(wc.game),
+        agent=lambda wc: grid.teacher_agent(wc.game),
+        progress=lambda wc: grid.teacher_curve(wc.game),
     output:
         agent="<results>/reference_teachers/{game}/agent.safetensors",
         progress="<results>/reference_teachers/{game}/progress.csv",
@@ -89,8 +89,8 @@ rule reference_teacher:
 
 rule reference_teachers:
     input:
-        agents=[f"<results>/reference_teachers/{game}/agent.safetensors" for game in USED_GAMES],
-        scores=[f"<results>/reference_teachers/{game}/scores/{game}.csv" for game in USED_GAMES],
+        agents=[f"<results>/reference_teachers/{game}/agent.safetensors" for game in grid.games],
+        scores=[f"<results>/reference_teachers/{game}/scores/{game}.csv" for game in grid.games],
     output:
         sums="<results>/reference_teachers/SHA256SUMS",
         readme="<results>/reference_teachers/README.md",

@@ -1,0 +1,56 @@
+"""What each kind of job asks for: memory in MB, wall time in minutes.
+
+Imports nothing heavy: every cluster job parses the workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .grid import Grid
+
+FRAME_BYTES = 84 * 84
+BASE_MB = 1500
+"""Python, torch, the emulators and a large batch's activations."""
+
+
+def replay_mb(transitions: int) -> int:
+    """A replay's frames, and 8 bytes beside each."""
+    return transitions * (FRAME_BYTES + 8) // 10**6
+
+
+def teacher_mb(teacher: Mapping[str, Any]) -> int:
+    """A training job: its replay."""
+    return BASE_MB + (replay_mb(teacher["dqn"]["replay_size"]) if teacher["algorithm"] == "dqn" else 0)
+
+
+def joint_mb(grid: Grid, games: str) -> int:
+    """A joint DQN: a replay for each game."""
+    return BASE_MB + replay_mb(len(grid.games_in(games)) * grid.config["teacher"]["dqn"]["replay_size"])
+
+
+def student_mb(grid: Grid, games: str, recipe: str) -> int:
+    """A distillation job: its windows, and one hour on its way in."""
+    data, learning = grid.config["dataset"], grid.recipe(recipe)
+    hours = min(learning["window_hours"], data["parts"] * data["hours_per_part"]) * learning["data"]
+    steps = int(len(grid.games_in(games)) * hours + 1) * data["steps_per_hour"]
+    return BASE_MB + int(steps * (FRAME_BYTES + 128) // 10**6)
+
+
+# Wall time to ask for, in minutes, from slow guesses (1,000 steps/s, 100 updates/s). A job that runs out of time gets
+# SIGTERM, keeps its state, and goes on from there when it is retried with more.
+
+
+def teacher_minutes(teacher: Mapping[str, Any]) -> int:
+    return 60 + int(teacher[teacher["algorithm"]]["steps"] // 60_000)
+
+
+def joint_minutes(grid: Grid, games: str, recipe: str) -> int:
+    return 60 + int(grid.joint_dqn(games, recipe)["steps"] // 60_000)
+
+
+def student_minutes(grid: Grid, games: str, recipe: str) -> int:
+    data = grid.config["dataset"]
+    hours = data["parts"] * data["hours_per_part"]
+    return 60 + int(len(grid.games_in(games)) * hours * grid.recipe(recipe)["updates_per_hour"] // 6_000)
