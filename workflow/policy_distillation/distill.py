@@ -23,7 +23,7 @@ from .checkpoints import RunState, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .losses import make_loss
 from .networks import Agent, Network
-from .optimizers import learning_rate, make_optimizer, restore_optimizer, set_learning_rate
+from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
 from .replay import store_device
 from .teacher_dataset import Dataset, DatasetError, Part, Window, dump_part
 from .training import (
@@ -49,11 +49,11 @@ class Recipe:
     temperature: float
     """Divides the teacher's Q-values in ``kl``; the other losses ignore it."""
     optimizer: str
-    """``rmsprop`` or ``adam``."""
+    """``rmsprop``, ``adam`` or ``muon``."""
     learning_rate: float
     optimizer_epsilon: float
     schedule: str
-    """``constant``, ``linear`` or ``cosine``: the learning rate over the run."""
+    """``constant``, ``linear`` or ``cosine``: the learning rates over the run."""
     batch_size: int
     input_scaling: str
     """``unit``: x/255, the paper's. ``standardised``: by the data's mean and deviation, folded away when saved."""
@@ -72,6 +72,8 @@ class Recipe:
     Ross et al. 2011; Czarnecki et al. 2019); or ``mix``, each in half of the emulators."""
     teacher: str = "final"
     """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
+    filters_learning_rate: float = 0.01
+    """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
 
 
 def distill(
@@ -129,7 +131,13 @@ def distill(
 
     torch.manual_seed(seed)
     student = Agent(network, {game: part.action_ids for game, part in first.items()}).to(place)
-    optimizer = make_optimizer(recipe.optimizer, student.parameters(), recipe.learning_rate, recipe.optimizer_epsilon)
+    optimizer = make_optimizer(
+        recipe.optimizer,
+        student.parameters(),
+        recipe.learning_rate,
+        recipe.optimizer_epsilon,
+        recipe.filters_learning_rate,
+    )
     loss_function = make_loss(recipe.loss, recipe.temperature)
     average = copy.deepcopy(student) if recipe.averaging else student
     rng = np.random.default_rng(stream(seed, "distillation"))
@@ -188,7 +196,7 @@ def distill(
 
         game = games[update % len(games)]
         observations, teacher_q = windows[game].sample(recipe.batch_size, rng)
-        set_learning_rate(optimizer, learning_rate(update, total, recipe.learning_rate, recipe.schedule))
+        scale_learning_rates(optimizer, schedule_factor(update, total, recipe.schedule))
         sums += learn[game](observations.to(place), teacher_q.to(place))
         if recipe.averaging:
             decay = min(recipe.averaging, (1 + update) / (10 + update))  # the first weights are soon forgotten

@@ -66,7 +66,7 @@ class DQN:
     target_update_every: int
     """Updates between copies of the online network to the target network."""
     optimizer: str
-    """``rmsprop`` (centred, as in the paper) or ``adam``."""
+    """``rmsprop`` (centred, as in the paper), ``adam`` or ``muon``."""
     learning_rate: float
     optimizer_epsilon: float
     epsilon_start: float
@@ -79,6 +79,8 @@ class DQN:
     """Most steps that a random action is repeated (:class:`~policy_distillation.acting.LastingExploration`)."""
     input_scaling: str = "unit"
     """``unit``: x/255, the paper's. ``standardised``: by the warm-up's frames, folded away when saved."""
+    filters_learning_rate: float = 0.002
+    """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
 
 
 def exploration(step: int, settings: DQN) -> float:
@@ -95,7 +97,11 @@ class Learner:
         self.settings, self.precision = settings, precision
         self.updates = 0
         self.optimizer = make_optimizer(
-            settings.optimizer, agent.parameters(), settings.learning_rate, settings.optimizer_epsilon
+            settings.optimizer,
+            agent.parameters(),
+            settings.learning_rate,
+            settings.optimizer_epsilon,
+            settings.filters_learning_rate,
         )
         self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 

@@ -23,7 +23,7 @@ from .checkpoints import RunState, load_initial_agent, read_metadata
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network, Precision
-from .optimizers import learning_rate, make_optimizer, restore_optimizer, set_learning_rate
+from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
 from .training import (
     Interrupted,
     Progress,
@@ -56,10 +56,11 @@ class PQN:
     trace_decay: float
     """The lambda of the returns: 0 bootstraps after every step, 1 only at the rollout's end."""
     optimizer: str
+    """``rmsprop``, ``adam`` or ``muon``."""
     learning_rate: float
     optimizer_epsilon: float
     schedule: str
-    """``constant``, ``linear`` or ``cosine``: the learning rate over the run."""
+    """``constant``, ``linear`` or ``cosine``: the learning rates over the run."""
     max_gradient_norm: float
     epsilon_start: float
     epsilon_end: float
@@ -69,6 +70,8 @@ class PQN:
     """Steps between evaluations, after each of which the best agent so far is kept."""
     input_scaling: str = "unit"
     """``unit``: x/255. ``standardised``: by the first rollout's frames, folded away when saved."""
+    filters_learning_rate: float = 0.002
+    """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
 
 
 def exploration(step: int, settings: PQN) -> float:
@@ -169,7 +172,11 @@ def train(
     if initial:
         load_initial_agent(initial, agent)
     optimizer = make_optimizer(
-        settings.optimizer, agent.parameters(), settings.learning_rate, settings.optimizer_epsilon
+        settings.optimizer,
+        agent.parameters(),
+        settings.learning_rate,
+        settings.optimizer_epsilon,
+        settings.filters_learning_rate,
     )
     best = BestSnapshot(agent, protocol, evaluation, seed, computing)
     rng = np.random.default_rng(seed)
@@ -218,7 +225,7 @@ def train(
         values[times] = torch.from_numpy(agent.q_values(newest, game, computing).max(1))
         targets = lambda_returns(rewards, terminations, truncations, values, settings.discount, settings.trace_decay)
 
-        set_learning_rate(optimizer, learning_rate(step, settings.steps, settings.learning_rate, settings.schedule))
+        scale_learning_rates(optimizer, schedule_factor(step, settings.steps, settings.schedule))
         flat = observations.view(size, STACK, SIDE, SIDE), actions.view(size), targets.to(place).view(size)
         for _ in range(settings.epochs):
             for picked in torch.split(torch.from_numpy(rng.permutation(size)).to(place), settings.batch_size):
