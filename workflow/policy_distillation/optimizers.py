@@ -53,7 +53,10 @@ class Muon(torch.optim.Optimizer):
         parameters = list(parameters)
         rest = [parameter for parameter in parameters if parameter.ndim != 4]
         self._adam = torch.optim.Adam(rest, learning_rate, eps=epsilon, fused=True, capturable=capturable)
-        filters = {"params": [parameter for parameter in parameters if parameter.ndim == 4], "lr": filters_learning_rate}
+        filters = {
+            "params": [parameter for parameter in parameters if parameter.ndim == 4],
+            "lr": filters_learning_rate,
+        }
         super().__init__([filters, *self._adam.param_groups], {})
 
     @torch.no_grad()
