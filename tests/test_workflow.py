@@ -83,9 +83,9 @@ def test_reference_teachers_are_trained_as_the_laptop_profile_says(checkout: Che
     plan = checkout.snakemake("-n", "--profile", "profiles/reference", "reference_teachers")
     assert plan.returncode == 0, plan.stdout[-3000:]
     assert planned(plan.stdout) == {
-        "train_teacher": 4,
-        "reference_teacher": 4,
-        "evaluate_agent": 4,
+        "train_teacher": 10,
+        "reference_teacher": 10,
+        "evaluate_agent": 10,
         "reference_teachers": 1,
     }
 
