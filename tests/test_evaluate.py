@@ -13,6 +13,7 @@ from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import BestSnapshot, Evaluation, episodes_frame, mean_return, play_episodes
 from policy_distillation.networks import Agent, Network
+from policy_distillation.readouts import Readout
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
 
@@ -25,6 +26,7 @@ class Chooser:
 
     def __init__(self, action, actions=ACTIONS):
         self.actions, self._action = actions, action
+        self.readouts = dict.fromkeys(actions, Readout())
 
     def frozen(self, precision):
         return self

@@ -1,4 +1,4 @@
-"""Playing: the epsilon-greedy loop that teachers, data sets and evaluation share."""
+"""Playing: choosing actions, and the loop that data sets and evaluation share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .atari import AtariVector, Step
 from .networks import Agent, Precision
+from .readouts import Acting
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Transition:
     observations: NDArray[np.uint8]
     """(slots, 4, 84, 84)."""
     q_values: NDArray[np.float32]
-    """(slots, actions)."""
+    """(slots, actions); logits, where those are the agent's outputs."""
     actions: NDArray[np.int64]
     """(slots,), indices into the game's action ids."""
     step: Step
@@ -31,6 +32,17 @@ def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random
     explore = rng.random(slots) < epsilon
     random = rng.integers(0, num_actions, slots)
     return np.where(explore, random, q_values.argmax(1))
+
+
+def choose(outputs: NDArray[np.float32], acting: Acting, epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Actions as the agent takes them whose outputs (slots, actions) these are: see :class:`readouts.Readout`.
+
+    A sampled policy is sampled by Gumbel noise: argmax(logits + noise) is distributed as softmax(logits).
+    """
+    if acting == "sample":
+        sampled: NDArray[np.int64] = (outputs + rng.gumbel(size=outputs.shape)).argmax(1)
+        return sampled
+    return epsilon_greedy(outputs, epsilon, rng)
 
 
 class LastingExploration:
@@ -65,18 +77,22 @@ def rollout(
     driver: Agent | None = None,
     driven: int = 0,
 ) -> Iterator[Transition]:
-    """Play for ever, from a reset. Same agent, seeds and generator: the same games.
+    """Play for ever, from a reset, as the agent acts. Same agent, seeds and generator: the same games.
 
     Args:
+        epsilon: probability of a random action; not of a policy that is sampled.
         driver: who acts in the first ``driven`` slots; the Q-values are the agent's in every slot.
     """
     observations = env.reset()
     while True:
         q_values = agent.q_values(observations, env.game, precision)
-        wishes = q_values
-        if driver is not None:
-            wishes = np.concatenate([driver.q_values(observations[:driven], env.game, precision), q_values[driven:]])
-        actions = epsilon_greedy(wishes, epsilon, rng)
+        if driver is None:
+            actions = choose(q_values, agent.readouts[env.game].acting, epsilon, rng)
+        else:
+            wishes = driver.q_values(observations[:driven], env.game, precision)
+            drivers = choose(wishes, driver.readouts[env.game].acting, epsilon, rng)
+            others = choose(q_values[driven:], agent.readouts[env.game].acting, epsilon, rng)
+            actions = np.concatenate([drivers, others])
         step = env.step(actions)
         yield Transition(observations, q_values, actions, step)
         observations = step.observations

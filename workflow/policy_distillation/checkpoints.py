@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .files import atomic_path, hold_lock
 from .networks import Agent, Network
+from .readouts import Readout
 
 FORMAT = "policy_distillation.agent/1"
 KEY = "policy_distillation"
@@ -43,6 +44,7 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: tor
         "format": FORMAT,
         "network": asdict(agent.network),
         "actions": {game: list(ids) for game, ids in agent.actions.items()},
+        "readouts": {game: readout.to_json() for game, readout in agent.readouts.items()},
     }
     folded = copy.deepcopy(agent).cpu()
     folded.fold_input_scaling()
@@ -100,12 +102,15 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
             raise ValueError(f"unknown padding {network.padding!r}")
         if not actions or not all(0 < len(ids) <= 18 for ids in actions.values()):
             raise ValueError("every game needs 1 to 18 actions")
+        readouts = _readouts(metadata.get("readouts", {}), actions)
         with safetensors.safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             types = {part.get_dtype() for part in slices.values()}
         with torch.device("meta"):  # compare shapes before any memory is asked for
-            expected = {name: tuple(tensor.shape) for name, tensor in Agent(network, actions).named_parameters()}
+            expected = {
+                name: tuple(tensor.shape) for name, tensor in Agent(network, actions, readouts).named_parameters()
+            }
         if shapes != expected:
             wrong = sorted(set(shapes.items()) ^ set(expected.items()))[0]
             raise ValueError(f"tensor {wrong[0]!r} {wrong[1]} does not fit the declared network")
@@ -114,7 +119,7 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
         tensors = safetensors.torch.load_file(path)
         if _tensors_digest(tensors) != metadata["digest"]:
             raise ValueError("its weights are not those that were saved")
-        agent = Agent(network, actions)
+        agent = Agent(network, actions, readouts)
         agent.load_state_dict(tensors, strict=False)  # all its parameters; inputs are scaled by 1/255, the default
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {str(error)[:200]!r})") from None
@@ -123,10 +128,17 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, d
     return agent.to(device).eval(), metadata
 
 
+def _readouts(content: Mapping[str, Any], actions: Mapping[str, Any]) -> dict[str, Readout]:
+    """What a file says of its outputs; older files say nothing and hold Q-values."""
+    if not set(content) <= set(actions):
+        raise ValueError("readouts of games that it does not play")
+    return {game: Readout.from_json(readout) for game, readout in content.items()}
+
+
 def load_initial_agent(path: Path, agent: Agent) -> None:
     """Give a new agent the weights of the one in a file, to learn on from there. Raises CheckpointError."""
     initial, _ = load_agent(path)
-    for name in ("network", "actions"):
+    for name in ("network", "actions", "readouts"):
         have, need = getattr(initial, name), getattr(agent, name)
         if have != need:
             raise CheckpointError(f"{path}: its {name} {have} cannot be trained further as {need}")

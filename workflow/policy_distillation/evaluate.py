@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .acting import epsilon_greedy
+from .acting import choose
 from .atari import PROTOCOLS, AtariVector, Episode, action_ids
 from .checkpoints import save_agent
 from .networks import Agent, Precision
@@ -41,7 +41,7 @@ class Evaluation:
     envs: int
     """Emulators that play them, in lockstep with those that share their thread."""
     epsilon: float
-    """Probability of a random action (the paper: 0.05)."""
+    """Probability of a random action (the paper: 0.05); an agent whose policy is sampled takes none."""
     starts: str = "noop"
     """``noop``: the protocol's own starts. ``teacher``: the teacher plays the first k steps, k uniform in
     1 .. teacher_steps, and only what the agent earns afterwards counts: a public stand-in for human starts."""
@@ -114,11 +114,13 @@ def _play_slots(
     observations = env.reset()
     try:
         while min(map(len, done)) < per_slot and not stopped.is_set():
-            actions = epsilon_greedy(agent.q_values(observations, game, precision), evaluation.epsilon, rng)
+            outputs = agent.q_values(observations, game, precision)
+            actions = choose(outputs, agent.readouts[game].acting, evaluation.epsilon, rng)
             led = played < lead
             if led.any():
                 assert teacher is not None
-                led_actions = epsilon_greedy(teacher.q_values(observations, game, precision), evaluation.epsilon, rng)
+                outputs = teacher.q_values(observations, game, precision)
+                led_actions = choose(outputs, teacher.readouts[game].acting, evaluation.epsilon, rng)
                 actions = np.where(led, led_actions, actions)
             step = env.step(actions)
             played += 1

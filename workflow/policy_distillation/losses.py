@@ -2,6 +2,9 @@
 
 Both arguments have shape (batch, actions); the result is the mean over the batch, a float32 scalar. Everything is
 computed in float32 whatever the inputs' type: Q / 0.01 is beyond half precision.
+
+A teacher may have logits instead: its policy is their softmax. They are a distribution already, which a small
+temperature would turn into an argmax, and they are known up to a constant only.
 """
 
 from __future__ import annotations
@@ -12,15 +15,25 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from .readouts import Acting, Outputs, Readout
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class MSE:
-    """Squared distance to the teacher's Q-values, summed over actions."""
+    """Squared distance to the teacher's Q-values, summed over actions.
+
+    Centred: each state's mean over actions is taken from both sides first; a constant added to logits means nothing.
+    """
+
+    centred: bool = False
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return (student.float() - teacher.float()).square().sum(1).mean()
+        error = student.float() - teacher.float()
+        if self.centred:
+            error = error - error.mean(1, keepdim=True)
+        return error.square().sum(1).mean()
 
 
 @dataclass(frozen=True)
@@ -47,7 +60,19 @@ class KL:
         return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-def make_loss(name: str, temperature: float) -> Loss:
-    """The loss that a recipe names: ``mse``, ``nll`` or ``kl``; only ``kl`` has a temperature."""
-    losses: dict[str, Loss] = {"mse": MSE(), "nll": NLL(), "kl": KL(temperature)}
+def make_loss(name: str, temperature: float, outputs: Outputs = "q_values") -> Loss:
+    """The loss that a recipe names: ``mse``, ``nll`` or ``kl``; only ``kl`` has a temperature.
+
+    Args:
+        outputs: what the teacher's outputs are.
+    """
+    losses: dict[str, Loss] = {"mse": MSE(centred=outputs == "logits"), "nll": NLL(), "kl": KL(temperature)}
     return losses[name]
+
+
+def student_readout(loss: str, outputs: Outputs, acting: Acting) -> Readout:
+    """What a student's outputs are when it has learnt from a teacher's ``outputs``.
+
+    After ``mse`` they are what the teacher's are; ``kl`` and ``nll`` make logits of them.
+    """
+    return Readout(outputs if loss == "mse" else "logits", acting)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .atari import SIDE, STACK
+from .readouts import Categorical, Readout
 
 Precision = Literal["float32", "bfloat16"]
 Padding = Literal["valid", "same"]
@@ -66,6 +67,8 @@ class Agent(nn.Module):
     Args:
         network: the size.
         actions: for each game the ALE ids of its actions, in the order of the outputs.
+        readouts: what a game's outputs are and how the agent acts on them; Q-values, epsilon-greedy, for games that it
+            does not name.
 
     Inputs are raw bytes. They are shifted and scaled inside the first convolution, ``(x - shift) * scale``, by changing
     its weights: exact, because that convolution is not padded, and free, because no pixel is touched. Saved agents
@@ -77,10 +80,16 @@ class Agent(nn.Module):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, network: Network, actions: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        actions: Mapping[str, Sequence[int]],
+        readouts: Mapping[str, Readout] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.actions = {game: tuple(ids) for game, ids in actions.items()}
+        self.readouts = {game: (readouts or {}).get(game, Readout()) for game in self.actions}
         shapes = zip((STACK, *network.channels), network.channels, network.kernels, network.strides, strict=False)
         for layer, (inputs, outputs, kernel, stride) in enumerate(shapes, start=1):
             self.add_module(f"conv{layer}", nn.Conv2d(inputs, outputs, kernel, stride))
@@ -88,13 +97,15 @@ class Agent(nn.Module):
         # One group is layer norm over all of an image's activations; the kernel keeps the channels-last layout.
         widths = (*network.channels, network.hidden) if network.layer_norm else ()
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for width in widths)
-        self.controllers = nn.ModuleDict({game: _controller(network, len(ids)) for game, ids in self.actions.items()})
+        self.controllers = nn.ModuleDict(
+            {game: _controller(network, len(ids), self.readouts[game]) for game, ids in self.actions.items()}
+        )
         self.register_buffer("shift", torch.tensor(0.0))
         self.register_buffer("scale", torch.tensor(1.0 / 255.0))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: Tensor, game: str, precision: Precision = "float32") -> Tensor:
-        """Q-values, float32 (batch, actions of the game), for uint8 observations (batch, 4, 84, 84).
+        """Q-values or logits, float32 (batch, actions of the game), for uint8 observations (batch, 4, 84, 84).
 
         The trunk runs in ``precision``; the controller always in float32: the losses divide Q-values by a temperature
         of 0.01, which is more than bfloat16 can resolve.
@@ -190,11 +201,12 @@ def _channels_last(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
 
 
-def _controller(network: Network, num_actions: int) -> nn.Module:
-    if network.controller is None:
-        return nn.Linear(network.hidden, num_actions)
-    return nn.Sequential(
-        nn.Linear(network.hidden, network.controller),
-        nn.ReLU(),
-        nn.Linear(network.controller, num_actions),
-    )
+def _controller(network: Network, num_actions: int, readout: Readout) -> nn.Module:
+    outputs = num_actions * readout.rows
+    layers: list[nn.Module] = []
+    if network.controller is not None:
+        layers += [nn.Linear(network.hidden, network.controller), nn.ReLU()]
+    layers.append(nn.Linear(network.controller or network.hidden, outputs))
+    if readout.support:
+        layers.append(Categorical(readout.support))
+    return nn.Sequential(*layers) if len(layers) > 1 else layers[0]

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from ..acting import epsilon_greedy
+from ..acting import choose
 from ..atari import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Protocol, action_ids, slot_seeds
 from ..checkpoints import load_agent
 from ..evaluate import Evaluation, play_episodes
@@ -128,7 +128,8 @@ def play_wrapped(agent: Agent, game: str, wrappers: Wrappers, evaluation: Evalua
     earned = np.zeros(len(emulators))
     done: list[list[float]] = [[] for _ in emulators]
     while min(map(len, done)) < evaluation.episodes // evaluation.envs:
-        actions = epsilon_greedy(agent.q_values(observations, game), evaluation.epsilon, rng)
+        outputs = agent.q_values(observations, game)
+        actions = choose(outputs, agent.readouts[game].acting, evaluation.epsilon, rng)
         for slot, emulator in enumerate(emulators):
             observations[slot], reward, over = emulator.step(int(actions[slot]))
             earned[slot] += reward

@@ -1,0 +1,227 @@
+"""What outputs mean and how an agent acts on them: in files, in play and in the losses."""
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from policy_distillation.acting import choose, epsilon_greedy, rollout
+from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
+from policy_distillation.evaluate import Evaluation, play_episodes
+from policy_distillation.losses import make_loss, student_readout
+from policy_distillation.networks import Agent, Network
+from policy_distillation.readouts import Readout, Support, describe_acting
+from scipy.special import softmax
+from scipy.stats import chisquare
+
+TINY = Network((4, 4, 4), 16)
+GAMES = {"pong": [0, 1, 3, 4, 11, 12], "breakout": [0, 1, 3, 4]}
+SAMPLED = Readout("logits", "sample")
+LOGITS = Readout("logits")
+C51 = Readout(support=Support(-10.0, 10.0, 51))
+OBSERVATIONS = np.random.default_rng(0).integers(0, 256, (3, 4, 84, 84)).astype(np.uint8)
+
+
+def agent(network=TINY, **readouts):
+    torch.manual_seed(0)
+    return Agent(network, GAMES, readouts)
+
+
+def test_an_agent_says_nothing_new_unless_told():
+    assert agent().readouts == {"pong": Readout("q_values", "epsilon_greedy", None), "breakout": Readout()}
+
+
+@pytest.mark.parametrize("controller", [None, 8])
+def test_what_outputs_are_survives_the_file(tmp_path, controller):
+    network = replace(TINY, controller=controller)
+    saved = agent(network, pong=SAMPLED, breakout=C51)
+    save_agent(tmp_path / "agent.safetensors", saved, {})
+    loaded, metadata = load_agent(tmp_path / "agent.safetensors")
+    assert loaded.readouts == {"pong": SAMPLED, "breakout": C51}
+    assert metadata["readouts"]["pong"] == {"outputs": "logits", "acting": "sample", "support": None}
+    for game in GAMES:
+        np.testing.assert_array_equal(loaded.q_values(OBSERVATIONS, game), saved.q_values(OBSERVATIONS, game))
+    np.testing.assert_array_equal(
+        saved.frozen("float32").q_values(OBSERVATIONS, "breakout"), saved.q_values(OBSERVATIONS, "breakout")
+    )
+
+
+def rewritten(path, change):
+    metadata = read_metadata(path)
+    change(metadata)
+    tensors = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save(tensors, {"policy_distillation": json.dumps(metadata)}))
+
+
+def test_files_from_before_there_were_readouts_are_read(tmp_path):
+    path = tmp_path / "agent.safetensors"
+    save_agent(path, agent(), {})
+    rewritten(path, lambda metadata: metadata.pop("readouts"))
+    assert load_agent(path)[0].readouts == dict.fromkeys(GAMES, Readout())
+
+
+@pytest.mark.parametrize(
+    "readout",
+    [
+        None,
+        3,
+        [],
+        {},
+        {"outputs": "logits"},
+        {"outputs": "logits", "acting": "rm -rf", "support": None},
+        {"outputs": ["logits"], "acting": "sample", "support": None},
+        {"outputs": "q_values", "acting": "sample", "support": None},
+        {"outputs": "logits", "acting": "sample", "support": {"lowest": -1, "highest": 1, "atoms": 51}},
+        *(
+            {"outputs": "q_values", "acting": "epsilon_greedy", "support": support}
+            for support in [
+                {"lowest": -1, "highest": 1, "atoms": 2**31},
+                {"lowest": -1, "highest": 1, "atoms": -1},
+                {"lowest": -1, "highest": 1, "atoms": 51.0},
+                {"lowest": 1, "highest": -1, "atoms": 51},
+                {"lowest": float("nan"), "highest": 1, "atoms": 51},
+                {"lowest": -1, "highest": float("inf"), "atoms": 51},
+                {"lowest": "a", "highest": 1, "atoms": 51},
+                {"lowest": -1, "highest": 1},
+                51,
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_hostile_readouts_are_refused_in_one_line(tmp_path, readout):
+    path = tmp_path / "agent.safetensors"
+    save_agent(path, agent(), {})
+    rewritten(path, lambda metadata: metadata["readouts"].update(pong=readout))
+    with pytest.raises(CheckpointError, match="damaged") as refused:
+        load_agent(path)
+    assert "\n" not in str(refused.value)
+    rewritten(path, lambda metadata: metadata.update(readouts={"tetris": Readout().to_json()}))
+    with pytest.raises(CheckpointError, match="games that it does not play"):
+        load_agent(path)
+
+
+def test_the_categorical_read_out_is_the_mean_of_the_distribution():
+    """Bellemare et al. 2017: Q(x, a) = sum over atoms z of z p(x, a), p the softmax of the outputs."""
+    categorical = agent(breakout=Readout(support=Support(-2.0, 5.0, 11)))
+    plain = Agent(TINY, {"breakout": range(18)})
+    plain.controllers["breakout"] = torch.nn.Linear(16, 4 * 11)
+    state = {name.replace("breakout.0.", "breakout."): tensor for name, tensor in categorical.state_dict().items()}
+    plain.load_state_dict({name: tensor for name, tensor in state.items() if "pong" not in name})
+    rows = plain.q_values(OBSERVATIONS, "breakout").astype(np.float64).reshape(3, 4, 11)
+    expected = softmax(rows, axis=2) @ np.linspace(-2, 5, 11)
+    np.testing.assert_allclose(categorical.q_values(OBSERVATIONS, "breakout"), expected, atol=1e-6)
+
+
+def test_a_sampled_policy_takes_actions_as_often_as_its_softmax_says():
+    logits = np.array([2.0, 0.0, -1.0, 0.5], np.float32)
+    rng = np.random.default_rng(0)
+    taken = np.bincount(choose(np.tile(logits, (20_000, 1)), "sample", 0.9, rng), minlength=4)
+    assert chisquare(taken, 20_000 * softmax(logits.astype(np.float64))).pvalue > 0.001
+
+
+def test_seeds_decide_what_is_sampled():
+    logits = np.zeros((64, 6), np.float32)
+    draws = [choose(logits, "sample", 0.0, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_epsilon_greedy_is_what_it_was():
+    values = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    expected = epsilon_greedy(values, 0.3, np.random.default_rng(5))
+    np.testing.assert_array_equal(choose(values, "epsilon_greedy", 0.3, np.random.default_rng(5)), expected)
+
+
+class Still:
+    """An environment that keeps what it was told."""
+
+    game, num_envs = "pong", 4
+
+    def __init__(self):
+        self.actions = []
+
+    def reset(self):
+        return np.zeros((4, 4, 84, 84), np.uint8)
+
+    def step(self, actions):
+        self.actions.append(actions)
+        return SimpleNamespace(observations=self.reset())
+
+
+def uniform(readout):
+    """Equal outputs: greedy, it always takes the first action; sampled, any."""
+    even = agent(pong=readout)
+    with torch.no_grad():
+        for parameter in even.controllers["pong"].parameters():
+            parameter.zero_()
+    return even
+
+
+@pytest.mark.parametrize(("readout", "kinds"), [(LOGITS, {0}), (SAMPLED, set(range(6)))])
+def test_recorded_play_follows_how_the_agent_acts(readout, kinds):
+    env = Still()
+    for _, _ in zip(range(40), rollout(uniform(readout), env, 0.0, np.random.default_rng(0)), strict=False):
+        pass
+    assert set(np.concatenate(env.actions).tolist()) == kinds
+
+
+def test_where_a_student_drives_each_acts_in_its_own_way():
+    env = Still()
+    play = rollout(uniform(LOGITS), env, 0.0, np.random.default_rng(0), driver=uniform(SAMPLED), driven=2)
+    for _, _ in zip(range(40), play, strict=False):
+        pass
+    actions = np.array(env.actions)
+    assert set(actions[:, :2].ravel().tolist()) == set(range(6))
+    assert not actions[:, 2:].any()
+
+
+def test_scores_follow_how_the_agent_acts():
+    def returns(readout, epsilon):
+        evaluation = Evaluation(2, 2, epsilon)
+        return [episode.length for episode in play_episodes(uniform(readout), "pong", "paper2015", evaluation, 0)]
+
+    assert returns(SAMPLED, 0.0) == returns(SAMPLED, 1.0), "epsilon plays no part"
+    assert returns(SAMPLED, 0.0) != returns(LOGITS, 0.0)
+
+
+def test_training_does_not_go_on_from_other_outputs(tmp_path):
+    save_agent(tmp_path / "agent.safetensors", agent(pong=LOGITS), {})
+    with pytest.raises(CheckpointError, match="its readouts"):
+        load_initial_agent(tmp_path / "agent.safetensors", agent())
+
+
+def test_mse_on_logits_ignores_a_shift_of_each_state():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(5, 6, generator=generator) for _ in range(2))
+    shift = 10 * torch.randn(5, 1, generator=generator)
+    centred = make_loss("mse", 1.0, "logits")
+    torch.testing.assert_close(centred(student + shift, teacher - shift), centred(student, teacher), rtol=1e-4, atol=0)
+    difference = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
+    torch.testing.assert_close(centred(student, teacher), difference.square().sum(1).mean())
+    plain = make_loss("mse", 1.0, "q_values")
+    assert plain(student + shift, teacher) > 2 * plain(student, teacher)
+
+
+def test_what_a_student_has_learnt():
+    assert student_readout("mse", "q_values", "epsilon_greedy") == Readout()
+    assert student_readout("mse", "logits", "sample") == SAMPLED
+    assert student_readout("kl", "q_values", "epsilon_greedy") == LOGITS
+    assert student_readout("nll", "logits", "sample") == SAMPLED
+
+
+def test_impossible_readouts():
+    with pytest.raises(ValueError, match="sample needs outputs: logits"):
+        Readout("q_values", "sample")
+    with pytest.raises(ValueError, match="outputs 'value'; allowed: q_values, logits"):
+        Readout("value")
+    with pytest.raises(ValueError, match="a support belongs to outputs: q_values"):
+        Readout("logits", support=Support(0, 1, 2))
+
+
+def test_people_are_told():
+    assert describe_acting(SAMPLED, 0.05) == "sampled from the softmax of its logits"
+    assert describe_acting(Readout(), 0.05) == "epsilon-greedy, epsilon 0.05"
+    assert describe_acting(Readout()) == "epsilon-greedy"
