@@ -63,7 +63,7 @@ def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
+def read_metadata(path: Path | str) -> dict[str, Any]:
     """What an agent's file says about itself, without loading its weights."""
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -83,7 +83,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_agent(path: Path, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
+def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
     """The agent in a file, in evaluation mode, and its metadata. Raises CheckpointError."""
     metadata = read_metadata(path)
     try:

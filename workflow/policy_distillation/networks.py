@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from .atari import SIDE, STACK
 from .readouts import Categorical, Readout
 
+EPSILON = 0.05
+"""Probability of a random action with which agents are scored and recorded (the paper)."""
 Precision = Literal["float32", "bfloat16"]
 Padding = Literal["valid", "same"]
 
@@ -102,6 +104,8 @@ class Agent(nn.Module):
         )
         self.register_buffer("shift", torch.tensor(0.0))
         self.register_buffer("scale", torch.tensor(1.0 / 255.0))
+        self.rng = np.random.default_rng(0)
+        """Draws what :meth:`predict` does at random; put another in its place for other games."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observations: Tensor, game: str, precision: Precision = "float32") -> Tensor:
@@ -179,6 +183,48 @@ class Agent(nn.Module):
         """:meth:`forward` for acting: numpy in, numpy out, no gradients."""
         q_values: NDArray[np.float32] = self(torch.from_numpy(observations), game, precision).cpu().numpy()
         return q_values
+
+    def predict(
+        self,
+        observation: NDArray[np.uint8],
+        state: tuple[NDArray[Any], ...] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...] | None]:
+        """Actions, with the signature of Stable-Baselines3's models, whose tools therefore take an agent of one game.
+
+        Args:
+            observation: uint8 (batch, 4, 84, 84) or (4, 84, 84), the oldest frame first; the frames may be last.
+            state: handed back; like ``episode_start`` it is for recurrent policies.
+            deterministic: the best action always; else a random one with probability 0.05, as agents are scored here.
+
+        Returns:
+            Indices into the game's actions, (batch,) or (), and the state.
+        """
+        from .acting import epsilon_greedy
+
+        if len(self.actions) != 1:
+            raise ValueError(f"this agent plays {', '.join(self.actions)}: choose a game with agent.single(game)")
+        images = np.asarray(observation)
+        if images.shape[-3:] == (SIDE, SIDE, STACK):
+            images = np.moveaxis(images, -1, -3)
+        if images.dtype != np.uint8 or images.shape[-3:] != (STACK, SIDE, SIDE) or images.ndim not in (3, 4):
+            raise ValueError(
+                f"observations are {images.dtype} {images.shape}; expected uint8 ({STACK}, {SIDE}, {SIDE}) or a batch"
+            )
+        batch = np.ascontiguousarray(images.reshape(-1, STACK, SIDE, SIDE))
+        q_values = self.q_values(batch, next(iter(self.actions)))
+        actions = q_values.argmax(1) if deterministic else epsilon_greedy(q_values, EPSILON, self.rng)
+        return (actions if images.ndim == 4 else actions.squeeze(0)), state
+
+    def single(self, game: str) -> Agent:
+        """An agent of one of the games alone: the trunk and its controller, copied. Raises ValueError."""
+        if game not in self.actions:
+            raise ValueError(f"this agent does not play {game}; it plays {', '.join(sorted(self.actions))}")
+        single = copy.deepcopy(self)
+        single.actions = {game: self.actions[game]}
+        single.controllers = nn.ModuleDict({game: single.controllers[game]})
+        return single
 
     def frozen(self, precision: Precision) -> Agent:
         """A copy for acting in ``precision``, its big layers already cast: the same Q-values, to the bit.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import platform
 import re
@@ -14,7 +15,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .files import atomic_path
@@ -83,8 +83,15 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this file is in, with ``-dirty`` if it was edited since; None outside a checkout."""
+    """Of the checkout that this file is in, with ``-dirty`` if it was edited since; or that pip installed from git."""
     root = Path(__file__).resolve().parents[2]
+    if not (root / "Snakefile").exists():  # installed; the folder may lie in a checkout of something else
+        try:
+            source = json.loads(distribution("policy-distillation").read_text("direct_url.json") or "{}")
+        except PackageNotFoundError:
+            return None
+        commit: str | None = source.get("vcs_info", {}).get("commit_id")
+        return commit
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
@@ -119,6 +126,8 @@ class Progress:
     """
 
     def __init__(self, total: int, unit: str, csv: Path, rows: list[dict[str, float]], done: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # who plays or exports need not have it
+
         self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
         self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
         self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())

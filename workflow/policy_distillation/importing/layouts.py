@@ -24,7 +24,7 @@ from ..config import schema_refusal
 from ..networks import Agent, Network, Padding
 from .containers import AgentImportError, Tensors
 
-SCHEMA = Path(__file__).resolve().parents[2] / "schemas" / "mapping.schema.yaml"
+SCHEMA = Path(__file__).resolve().parents[1] / "schemas" / "mapping.schema.yaml"
 LISTED = 12
 """Lines of each kind in a report."""
 Layer = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -144,7 +144,7 @@ _WEIGHT = {"torch": "weight", "flax": "kernel"}
 def read_declaration(path: Path) -> tuple[Declaration, list[int] | None]:
     """A mapping in YAML: the network, and the ALE ids of its outputs where the file says so. Raises AgentImportError.
 
-    ``workflow/schemas/mapping.schema.yaml`` describes it.
+    ``schemas/mapping.schema.yaml`` describes it.
     """
     try:
         content = yaml.safe_load(path.read_text())
