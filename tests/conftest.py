@@ -21,6 +21,18 @@ hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def need_program(program: str, package: str) -> None:
+    """Skip the test where a program is missing; install its Debian package first if BROWSER_TESTS=required."""
+    if shutil.which(program):
+        return
+    if os.environ.get("BROWSER_TESTS") != "required":
+        pytest.skip(f"{program} is missing (Debian: {package}); BROWSER_TESTS=required installs it")
+    for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
+        subprocess.run(
+            ["apt-get", "-qq", *command], check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        )
+
+
 class Checkout:
     """A copy of the project in an empty folder, with a way to run Snakemake there."""
 

@@ -1,4 +1,4 @@
-"""What people do by hand: ``python -m policy_distillation inspect FILE``, ``evaluate AGENT``, ``import MODEL``."""
+"""What people do by hand: ``python -m policy_distillation inspect FILE``, ``evaluate AGENT``, ``watch AGENT``, ..."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import tyro
 
+from .atari import ProtocolName
 from .checkpoints import CheckpointError, load_agent, save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
 from .importing.agents import describe, import_agent
@@ -20,9 +21,9 @@ from .sidecar import describe_csv
 from .sources import check_import
 from .teacher_dataset import DatasetError, Part
 from .training import prepare_process, provenance, select_device, select_precision, stream
+from .watch import record, watch
 
 File = Annotated[Path, tyro.conf.Positional]
-ProtocolName = Literal["paper2015", "machado2018", "sb3", "cleanrl", "pfrl", "dopamine"]
 
 
 def inspect(file: File) -> None:
@@ -136,7 +137,8 @@ def import_(
 def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"inspect": inspect, "evaluate": evaluate, "import": import_}, prog="policy_distillation"
+            {"inspect": inspect, "evaluate": evaluate, "watch": watch, "record": record, "import": import_},
+            prog="policy_distillation",
         )
     except (CheckpointError, DatasetError, ValueError) as error:
         sys.exit(f"error: {error}")

@@ -29,6 +29,7 @@ FRAME_SKIP = 4
 """Emulator frames an agent step lasts."""
 
 Purpose = Literal["train", "play"]
+ProtocolName = Literal["paper2015", "machado2018", "sb3", "cleanrl", "pfrl", "dopamine"]
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class AtariVector:
         """Start a new game in every slot, from the slots' seeds; returns the first observations (slots, 4, 84, 84)."""
         observations: NDArray[np.uint8]
         observations, info = self._env.reset(seed=self.seeds)
-        self._episode_frames = info["episode_frame_number"].copy()
+        self.episode_frames = info["episode_frame_number"].copy()  # that each slot's game has lasted
         self._lives = info["lives"].copy()
         self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, np.int64)
@@ -263,11 +264,11 @@ class AtariVector:
         frames = info["episode_frame_number"]
         # A life lost and a game over both report `terminated`, and games without lives always report 0 of them. What
         # tells them apart is the emulator's own frame count, which starts again only with a new game.
-        episode_ends = truncations | (frames <= self._episode_frames)
+        episode_ends = truncations | (frames <= self.episode_frames)
         # ale-py does not report a truncation that falls on the loss of a life.
         at_cap = (self._lengths + 1) * FRAME_SKIP >= self.protocol.max_episode_frames
         truncations = truncations | (episode_ends & at_cap & (self._lives > 1))
-        self._episode_frames, self._lives = frames.copy(), info["lives"].copy()
+        self.episode_frames, self._lives = frames.copy(), info["lives"].copy()
         self._returns += rewards
         self._lengths += 1
         episodes = []

@@ -70,7 +70,7 @@ def play_episodes(
     if evaluation.episodes % evaluation.envs:
         raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
     for player in (agent, teacher) if teacher else (agent,):
-        _check_actions(player, game, action_ids(game, PROTOCOLS[protocol]))
+        check_actions(player, game, action_ids(game, PROTOCOLS[protocol]))
     threads = torch.get_num_threads()
     on_cpu = next(agent.parameters()).device.type == "cpu"
     shares = max(1, min(threads, evaluation.envs // SLOTS_PER_THREAD)) if on_cpu else 1
@@ -141,7 +141,7 @@ def _play_slots(
     return [episode for slot_episodes in done for episode in slot_episodes]
 
 
-def _check_actions(agent: Agent, game: str, action_ids: list[int]) -> None:
+def check_actions(agent: Agent, game: str, action_ids: list[int]) -> None:
     if game not in agent.actions:
         raise ValueError(f"this agent does not play {game}; it plays {', '.join(sorted(agent.actions))}")
     if list(agent.actions[game]) != action_ids:
