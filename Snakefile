@@ -4,12 +4,11 @@
 #   snakemake all                                    everything that config.yaml declares
 #   snakemake --profile profiles/demo all            Pong on a laptop; results below results/demo
 #   snakemake --profile slurm all                    on a cluster
+#
+# config.yaml is the paper's protocol; your own changes go into config.local.yaml or behind --configfile.
 from snakemake.utils import min_version
 
 min_version("9.20")  # pathvars
-
-
-configfile: "config.yaml"
 
 
 report: "workflow/report/workflow.rst"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import yaml
 from policy_distillation.atari import known_games
 from policy_distillation.config import ConfigError, check_config, teacher_settings
+from policy_distillation.overlays import configuration, lay
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -17,11 +17,13 @@ GAMES = known_games()
 
 
 def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """``change`` laid over ``config``, as Snakemake lays a configfile over another; the workflow drops what is null."""
-    merged = copy.deepcopy(config)
-    for key, value in change.items():
-        merged[key] = merge(merged[key], value) if isinstance(value, dict) and key in merged else value
-    return {key: value for key, value in merged.items() if value is not None or key not in change}
+    """``change`` laid over ``config``."""
+    return lay([(Path("config.yaml"), config), (Path("change.yaml"), change)])
+
+
+def shipped(*files: str) -> dict[str, Any]:
+    """config.yaml with files of this project over it."""
+    return configuration(ROOT / "config.yaml", [ROOT / file for file in files], {})
 
 
 def refusal(change: dict[str, Any]) -> str:
@@ -33,19 +35,19 @@ def refusal(change: dict[str, Any]) -> str:
 
 def test_reference_teachers_all_play_the_same_number_of_games() -> None:
     """The reference profile overlays the laptop's, where each game may have a number of its own."""
-    config = CONFIG
-    for profile in ("laptop", "reference"):
-        config = merge(config, yaml.safe_load((ROOT / f"profiles/{profile}/overrides.yaml").read_text()))
-    evaluation = config["evaluation"]
+    evaluation = shipped("profiles/reference/overrides.yaml")["evaluation"]
     assert {evaluation["episodes"], *(changes["episodes"] for changes in evaluation["games"].values())} == {112}
 
 
-@pytest.mark.parametrize(
-    "file", ["profiles/demo/overrides.yaml", "profiles/laptop/overrides.yaml", "tests/smoke.yaml", None]
-)
-def test_the_shipped_configurations_are_valid(file: str | None) -> None:
-    change = yaml.safe_load((ROOT / file).read_text()) if file else {}
-    check_config(merge(CONFIG, change), GAMES)
+OVERLAYS = [
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/*.yaml")) if path.name != "config.yaml"),
+    *("tests/smoke.yaml", "tests/grid57.yaml", "config.local.example.yaml"),
+]
+
+
+@pytest.mark.parametrize("files", [[], *([file] for file in OVERLAYS)], ids=str)
+def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
+    check_config(shipped(*files), GAMES)
 
 
 def test_the_default_is_the_papers_protocol() -> None:

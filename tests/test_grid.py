@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import yaml
 from policy_distillation import cells, cost, resources
 from policy_distillation.cells import Cell
 from policy_distillation.grid import Grid, algorithm_settings
-from test_config import CONFIG, ROOT, merge
+from test_config import CONFIG, merge, shipped
 
 PAPER = Grid(CONFIG)
 EXPERIMENTS = CONFIG["experiments"]
@@ -135,6 +133,6 @@ def test_the_table_of_costs_sums_up() -> None:
 
 
 def test_profiles_of_a_laptop_ask_for_less() -> None:
-    laptop = Grid(merge(CONFIG, yaml.safe_load((Path(ROOT) / "profiles/laptop/overrides.yaml").read_text())))
+    laptop = Grid(shipped("profiles/laptop/overrides.yaml"))
     assert resources.joint_mb(laptop, "multi3") < 8_000
     assert resources.student_mb(laptop, "multi3", "kl") < 8_000

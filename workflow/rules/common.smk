@@ -6,7 +6,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 # Jobs import the package from this checkout, whatever environment they run in.
-PACKAGE = str(Path(workflow.basedir) / "workflow")
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+PACKAGE = str(ROOT / "workflow")
 sys.path.insert(0, PACKAGE)
 os.environ |= {"PYTHONPATH": PACKAGE}
 
@@ -16,6 +17,7 @@ from policy_distillation.cells import against, beside_teachers, distilled, resul
 from policy_distillation.config import ConfigError, check_config
 from policy_distillation.files import hold_lock
 from policy_distillation.grid import Grid, algorithm_settings
+from policy_distillation.overlays import LOCAL, configuration, profile_files
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, source_path
@@ -23,6 +25,21 @@ from policy_distillation.sources import SourceError, check_actions, check_teache
 plan_faster(workflow.output_settings.quiet)
 
 ENVIRONMENT = "../../envs/environment.yaml"
+
+# This process decides which files are laid over config.yaml, and its jobs are told by --configfiles.
+if workflow.is_main_process:
+    workflow.config_settings.configfiles = [
+        *filter(Path.exists, [ROOT / LOCAL]),
+        *profile_files(sys.argv[1:], os.environ, Path(workflow.rundir)),
+        *workflow.config_settings.configfiles,
+    ]
+try:
+    config = configuration(ROOT / "config.yaml", workflow.config_settings.configfiles, workflow.config_settings.config)
+    grid = Grid(config)
+    check_config(config, known_games())
+    check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
+except (ConfigError, SourceError) as error:
+    raise WorkflowError(f"config: {error}")
 
 
 pathvars:
@@ -39,15 +56,6 @@ wildcard_constraints:
     experiment="[a-z0-9_]+",
     seed="[0-9]+",
     part="[0-9]+",
-
-
-config["experiments"] = {name: entry for name, entry in config["experiments"].items() if entry}  # a null: not here
-grid = Grid(config)
-try:
-    check_config(config, known_games())
-    check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
-except (ConfigError, SourceError) as error:
-    raise WorkflowError(f"config: {error}")
 
 
 def experiment(wildcards):

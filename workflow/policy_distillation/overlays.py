@@ -1,0 +1,173 @@
+"""The configuration's files: read strictly, and laid over each other, the later over the earlier.
+
+    config.yaml                 the paper's protocol; nobody edits it
+    config.local.yaml           beside it, not in git: what you change for every run
+    a profile's configfile      such as profiles/demo/overrides.yaml
+    --configfile mine.yaml      what you change for this run
+    --config results=results/x  a value on the command line
+
+Any file may say ``extends: other.yaml`` (or a list), relative to itself: those are laid below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import ConfigError
+
+Config = dict[str, Any]
+LOCAL = "config.local.yaml"
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML in which a key may stand once, and 1e-4 is a number, as in YAML 1.2 (in 1.1 it is text)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[Any, int] = {}
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name, line = self.construct_object(key, deep=True), key.start_mark.line + 1
+            if name in first:
+                raise ConfigError(
+                    f"{self.name}:{line}: the key {name!r} stands there twice, first in line {first[name]}"
+                )
+            first[name] = line
+        return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read(path: Path) -> Config:
+    """A configuration file; empty, it changes nothing.
+
+    Raises ConfigError where it is not YAML, holds a key twice, or is no mapping.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.load(file, StrictLoader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: does not exist") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: not a mapping, which is lines of the form `key: value`")
+    return content
+
+
+def with_extended(path: Path, content: Config, above: Sequence[Path] = ()) -> list[tuple[Path, Config]]:
+    """A file's layers: those of the files that it extends, and its own.
+
+    Args:
+        content: what the file says.
+        above: the files that led here.
+    """
+    path, own = path.resolve(), {key: value for key, value in content.items() if key != "extends"}
+    names = content.get("extends", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: extends: {names!r} is not allowed; allowed: a file, or a list of files")
+    layers = []
+    for name in names:
+        other = (path.parent / name).resolve()
+        if other in (path, *above):
+            raise ConfigError(f"{path}: extends: {name} leads back to itself")
+        if not other.is_file():
+            raise ConfigError(f"{path}: extends: {other} does not exist; paths are relative to the file that says it")
+        layers += with_extended(other, read(other), (path, *above))
+    return [*layers, (path, own)]
+
+
+def configuration(protocol: Path, files: Iterable[Path], arguments: Mapping[str, Any]) -> Config:
+    """The protocol, the files and the arguments of ``--config``, laid over each other in this order."""
+    layers = [(path, read(path)) for path in (protocol, *files)]
+    layers.append((Path("--config"), {key: typed(value) for key, value in arguments.items()}))
+    return lay(layer for path, content in layers for layer in with_extended(path, content))
+
+
+def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
+    """All layers in one; a file that several extend is laid once, where it comes first.
+
+    An experiment that a layer sets to null is left out, unless a later layer says something of it.
+    """
+    config: Config = {}
+    laid: list[Path] = []
+    hidden: set[str] = set()
+    for path, content in layers:
+        if path in laid:
+            continue
+        laid.append(path)
+        experiments = content.get("experiments")
+        if isinstance(experiments, Mapping):
+            hidden = {name for name in {*hidden, *experiments} if experiments.get(name, None) is None}
+            shown = {name: entry for name, entry in experiments.items() if entry is not None}
+            content = {**content, "experiments": shown}
+        config = merged(config, content)
+    if isinstance(config.get("experiments"), dict):
+        config["experiments"] = {name: entry for name, entry in config["experiments"].items() if name not in hidden}
+    return config
+
+
+def merged(config: Config, change: Mapping[str, Any]) -> Config:
+    """``change`` laid over ``config``: sections key by key, everything else whole; so a teacher's source, too."""
+    result = dict(config)
+    for key, value in change.items():
+        old = result.get(key)
+        section = isinstance(value, Mapping) and key != "source"
+        result[key] = merged(old if isinstance(old, dict) else {}, value) if section else value
+    return result
+
+
+def typed(value: Any) -> Any:
+    """A value of ``--config``, inside which Snakemake leaves numbers as text."""
+    if isinstance(value, Mapping):
+        return {key: typed(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [typed(entry) for entry in value]
+    try:
+        return yaml.load(value, StrictLoader) if isinstance(value, str) and value else value
+    except yaml.YAMLError:
+        return value
+
+
+def profile_files(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> list[Path]:
+    """The configfiles of a command's profiles, which Snakemake drops where the command names others.
+
+    Args:
+        arguments: the command's, without the program's name.
+        folder: where it was typed.
+    """
+    import yte
+    from snakemake.cli import get_profile_dir
+
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--profile", action="append")
+    parser.add_argument("--workflow-profile")
+    try:
+        known, _ = parser.parse_known_args([*arguments])
+    except argparse.ArgumentError:
+        return []
+    files: list[Path] = []
+    profiles = known.profile or [environment.get("SNAKEMAKE_PROFILE")]
+    for profile in filter(None, [*profiles, known.workflow_profile]):  # the last that names some wins, as in Snakemake
+        found = get_profile_dir(str(folder / profile) if (folder / profile).exists() else profile)
+        if found is None:
+            continue
+        with open(found[1], encoding="utf-8") as file:
+            options = yte.process_yaml(file, require_use_yte=True) or {}
+        named = options.get("configfile", options.get("configfiles", []))
+        if isinstance(named, str):  # beside the profile if it is there, as Snakemake has it
+            named = [found[0] / named if (found[0] / named).exists() else named]
+        files = [folder / name for name in named] or files
+    return files
