@@ -37,8 +37,8 @@ from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import make_optimizer
+from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.replay import Batch
-from policy_distillation.teacher_dataset import Dataset, dump_part
 from policy_distillation.training import Progress, prepare_process, provenance, select_device, select_precision
 
 GAME, PROTOCOL, ENDLESS = "pong", "paper2015", 10**9

@@ -21,11 +21,14 @@ from policy_distillation import distill as module
 from policy_distillation import optimizers, training
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.dataset_format import CHUNK, DatasetError, seal
 from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import schedule_factor
-from policy_distillation.teacher_dataset import CHUNK, Dataset, DatasetError, Part, Window, dump_part, seal
+from policy_distillation.parts import Part
+from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.sliding_window import Window
 from torch.nn import functional as F
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 from policy_distillation.checkpoints import read_metadata
+from policy_distillation.parts import Part
 from policy_distillation.sidecar import SidecarError, describe_csv, read_sidecar, sidecar_path, write_sidecar
-from policy_distillation.teacher_dataset import Part
 
 RESULTS = "results/smoke"
 

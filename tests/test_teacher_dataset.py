@@ -18,12 +18,15 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_distillation import teacher_dataset
+from policy_distillation import recording
 from policy_distillation.atari import PROTOCOLS, AtariVector
 from policy_distillation.checkpoints import save_agent
+from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetError, seal
 from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
-from policy_distillation.teacher_dataset import SCHEMA, Dataset, DatasetError, Part, Window, dump_part, seal
+from policy_distillation.parts import Part
+from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.sliding_window import Window
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
 
@@ -90,7 +93,7 @@ def recorded(teacher, tmp_path_factory):
     """A part, and what the environment really did while it was dumped."""
     path = tmp_path_factory.mktemp("data") / "part0.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teacher_dataset, "AtariVector", RecordingVector)
+        patch.setattr(recording, "AtariVector", RecordingVector)
         dump(teacher, path)
     env = RecordingVector.made[-1]
     return SimpleNamespace(
@@ -208,7 +211,7 @@ def test_rewards_are_unclipped(tmp_path):
 
 def test_episodes_fit_the_steps(recorded, part):
     with h5py.File(recorded.path) as file:
-        episodes = {name: file[f"episodes/{name}"][...] for name in teacher_dataset.EPISODE_FIELDS}
+        episodes = {name: file[f"episodes/{name}"][...] for name in EPISODE_FIELDS}
     rows = [dict(zip(episodes, values, strict=True)) for values in zip(*episodes.values(), strict=True)]
     assert [(row["slot"], row["start"]) for row in rows] == sorted((row["slot"], row["start"]) for row in rows)
     rewards, ends = part.read("rewards", 0, TIMES), recorded.ends
@@ -249,7 +252,7 @@ def test_frames_are_stored_once_and_small(recorded):
 
 
 def test_equal_inputs_give_equal_digests_and_parts_differ(teacher, recorded, part, tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_dataset, "AtariVector", RecordingVector)
+    monkeypatch.setattr(recording, "AtariVector", RecordingVector)
     with Part(dump(teacher, tmp_path / "again.h5")) as again:
         assert again.digest == part.digest
     with Part(dump(teacher, tmp_path / "part1.h5", part=1)) as other:
@@ -431,7 +434,7 @@ def test_an_interrupted_dump_leaves_nothing(teacher, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return super().step(actions)
 
-    monkeypatch.setattr(teacher_dataset, "AtariVector", Interrupting)
+    monkeypatch.setattr(recording, "AtariVector", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         dump(teacher, tmp_path / "part.h5")
     assert list(tmp_path.iterdir()) == []
@@ -526,7 +529,7 @@ def test_the_oldest_hour_leaves(numbered):
 
 @pytest.mark.parametrize("pushed", [2, 3, 5])
 def test_sampling_is_uniform_over_the_hours_inside(numbered, monkeypatch, pushed):
-    monkeypatch.setattr(teacher_dataset, "gather_stacks", lambda *arguments: None)
+    monkeypatch.setattr("policy_distillation.sliding_window.gather_stacks", lambda *arguments: None)
     window = Window(numbered, 3)
     for number in range(pushed):
         window.push(numbered, number % 4)

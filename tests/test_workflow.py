@@ -20,7 +20,7 @@ import yaml
 from conftest import ROOT, Checkout
 from policy_distillation.checkpoints import load_agent, read_metadata
 from policy_distillation.files import file_digest
-from policy_distillation.teacher_dataset import Part
+from policy_distillation.parts import Part
 from test_importing import nature, observations, sb3_zip, torch_forward
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]

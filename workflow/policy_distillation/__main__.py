@@ -15,11 +15,12 @@ import tyro
 
 from .atari import ProtocolName
 from .checkpoints import CheckpointError, load_agent, save_agent
+from .dataset_format import DatasetError
 from .evaluate import Evaluation, mean_return, play_episodes
 from .importing.agents import describe, import_agent
+from .parts import Part
 from .sidecar import describe_csv
 from .sources import check_import
-from .teacher_dataset import DatasetError, Part
 from .training import prepare_process, provenance, select_device, select_precision, stream
 from .watch import record, watch
 

@@ -20,12 +20,15 @@ from torch import Tensor
 
 from .capture import Captured
 from .checkpoints import RunState, save_agent
+from .dataset_format import DatasetError
 from .evaluate import Evaluation, mean_return, play_episodes
 from .losses import make_loss
 from .networks import Agent, Network
 from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
+from .parts import Part
+from .recording import Dataset, dump_part
 from .replay import store_device
-from .teacher_dataset import Dataset, DatasetError, Part, Window, dump_part
+from .sliding_window import Window
 from .training import (
     Interrupted,
     Progress,

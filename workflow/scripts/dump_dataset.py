@@ -6,7 +6,7 @@ from pathlib import Path
 # Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from policy_distillation.teacher_dataset import Dataset, dump_part
+from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.training import logging_to, prepare_process
 
 teacher = Path(snakemake.input.teacher)

@@ -1,0 +1,151 @@
+"""The format of teacher data sets: what a frozen teacher saw, thought and did, in HDF5 (paper, section 3 and appendix).
+
+One *part* is some hours of play by ``slots`` emulators in lockstep. Arrays are indexed [time, slot]; an hour is a range
+of times, so a student can read a part hour by hour::
+
+    frames        (times, slots, 84, 84) uint8    newest frame of each observation, stored once, Zstandard
+    q_values      (times, slots, actions) float32 the teacher's, in the order of the attribute action_ids
+    actions       (times, slots) uint8            what was played: epsilon-greedy, an index into action_ids
+    rewards       (times, slots) float32          unclipped
+    terminations  (times, slots) bool             the game ended with this step
+    truncations   (times, slots) bool             the frame cap ended it
+    episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
+
+Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance. The first
+line of the file names the format, the second the SHA-256 of what follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from .atari import SIDE
+
+SCHEMA = "policy_distillation.teacher_dataset/1"
+USER_BLOCK = 512
+"""Bytes before the HDF5 data: format and digest, in plain text."""
+CHUNK = 64
+"""Times per chunk: consecutive frames of one slot compress eighty times together, one alone ten times."""
+STEP_ARRAYS = {"q_values": "f4", "actions": "u1", "rewards": "f4", "terminations": "b1", "truncations": "b1"}
+EPISODE_FIELDS = {
+    "slot": "i4",
+    "start": "i8",
+    "length": "i8",
+    "seed": "i8",
+    "number": "i8",
+    "return": "f8",
+    "complete": "b1",
+}
+ATTRIBUTES = ("game", "protocol", "action_ids", "part", "hours", "seed", "teacher", "settings", "provenance")
+
+
+class DatasetError(ValueError):
+    """A file that is no intact part of a teacher data set. The message is one line for the user."""
+
+
+def seal(path: Path) -> None:
+    """Write the SHA-256 of all that follows into the file's first 512 bytes, which HDF5 leaves to the user.
+
+    Whoever reads checks it first: libhdf5 itself may crash on a damaged file, or search it for ever. The digest shows
+    damage, not malice: whoever alters a part can seal it again.
+    """
+    with open(path, "r+b") as file:
+        file.seek(USER_BLOCK)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(f"{SCHEMA}\nsha256 {digest}\n".encode())
+
+
+def check_seal(path: Path) -> str:
+    """The digest in an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
+    try:
+        with open(path, "rb") as file:
+            block = file.read(USER_BLOCK)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: unreadable ({error.strerror})") from None
+    if not block.startswith(f"{SCHEMA}\n".encode()):
+        raise DatasetError(f"{path}: not a part of a teacher data set in the format {SCHEMA}")
+    if not block.startswith(f"{SCHEMA}\nsha256 {digest}\n".encode()):
+        raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
+    return digest
+
+
+def open_verified(path: Path) -> h5py.File:
+    """The file behind a part, if everything that is read of it later is laid out as this module says.
+
+    Raises DatasetError for any other file; :func:`check_seal` comes first.
+    """
+    try:
+        file = h5py.File(path, "r")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
+    try:
+        _verify(file, path.stat().st_size)
+    except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
+        file.close()
+        text = str(error)[:200]
+        raise DatasetError(f"{path}: damaged ({text if type(error) is DatasetError else repr(error)[:200]})") from None
+    return file
+
+
+def _verify(file: h5py.File, size: int) -> None:
+    """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says.
+
+    Shapes alone prove nothing: HDF5 can declare terabytes in a few bytes. All but the frames lie in the file as they
+    are, so ``size``, the file's, bounds them, and they bound the frames.
+    """
+    attributes = file.attrs
+    ids = np.asarray(attributes["action_ids"])
+    _require(ids.ndim == 1 and ids.dtype.kind in "iu" and 0 < len(ids) <= 18, "action_ids", ids.shape)
+    _require(((ids >= 0) & (ids < 18)).all(), "action_ids", ids.tolist())
+    _require(re.fullmatch(r"[a-z0-9_]{1,64}", str(attributes["game"])) is not None, "game", attributes["game"])
+    _require(re.fullmatch(r"[0-9a-f]{64}", str(attributes["teacher"])) is not None, "teacher", attributes["teacher"])
+    for name in ("part", "seed"):
+        _require(isinstance(attributes[name], np.integer), name, attributes[name])
+    for name in ("protocol", "settings", "provenance"):
+        _require(isinstance(json.loads(attributes[name]), dict), name, attributes[name])
+    _require("name" in json.loads(attributes["protocol"]), "protocol", attributes["protocol"])
+    times, slots = _array(file, "actions").shape
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
+    shapes["q_values"] = (times, slots, len(ids))
+    shapes["frames"] = (times, slots, SIDE, SIDE)
+    types = STEP_ARRAYS | {"frames": "u1"}
+    games = _array(file, "episodes/complete").shape
+    _require(len(games) == 1, "episodes/complete", games)
+    for name, dtype in EPISODE_FIELDS.items():
+        shapes[f"episodes/{name}"], types[f"episodes/{name}"] = games, dtype
+    for name, shape in shapes.items():
+        array, expected = _array(file, name), np.dtype(types[name])
+        if array.shape != shape or array.dtype != expected:
+            raise DatasetError(f"{name} is {array.shape} {array.dtype}, expected {shape} {expected}")
+        if name == "frames":
+            _require(array.chunks == (min(CHUNK, times), 1, SIDE, SIDE), "chunks of frames", array.chunks)
+            stored = array.id.get_num_chunks()
+            _require(stored == -(-times // CHUNK) * slots, "number of chunks of frames", stored)
+        else:
+            bytes_ = array.size * expected.itemsize
+            _require(array.chunks is None and array.id.get_storage_size() == bytes_ <= size, f"size of {name}", bytes_)
+    hours = int(attributes["hours"])
+    _require(0 < hours <= times and times % hours == 0, "hours", hours)
+
+
+def _array(file: h5py.File, name: str) -> h5py.Dataset:
+    """An array that lies in the file itself: not behind a link, nor put together from other files."""
+    link, array = file.get(name, getlink=True), file[name]
+    _require(isinstance(link, h5py.HardLink) and isinstance(array, h5py.Dataset), name, type(array).__name__)
+    _require(not array.is_virtual and not array.external and array.shape is not None, name, "stored elsewhere")
+    return array
+
+
+def _require(condition: bool | np.bool_, name: str, value: object) -> None:
+    if not condition:
+        raise DatasetError(f"{name} cannot be {str(value)[:100]!r}")
