@@ -20,6 +20,7 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/students.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/videos.smk"
 
 
 # Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).

@@ -86,7 +86,8 @@ def test_figure_bars_marks_and_missing_values(tmp_path: Path) -> None:
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == "D"]
     assert np.allclose(marks, [table[f"{recipe}_percent_paper"] for recipe in RECIPES])
     save_figure(figure, tmp_path / "figure.png")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
+    assert "geometric" in (tmp_path / "figure.svg").read_text()  # as text, not as outlines
 
 
 def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:

@@ -24,6 +24,7 @@ from policy_distillation.drawing import BAR, CHOSEN, HEADER, Player, pictures, s
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.film import Moment, play_in_colour
 from policy_distillation.networks import Agent, Network
+from policy_distillation.readouts import Readout
 from policy_distillation.training import stream
 from policy_distillation.video import VideoError, find_encoder, write_video
 
@@ -34,9 +35,9 @@ ACTIONS = {"breakout": (0, 1, 3, 4), "freeway": (0, 2, 5), "pong": (0, 1, 3, 4, 
 PONG = str(ROOT / "resources/teachers/pong/agent.safetensors")
 
 
-def agent_for(game: str, actions: tuple[int, ...] | None = None) -> Agent:
+def agent_for(game: str, actions: tuple[int, ...] | None = None, readout: Readout | None = None) -> Agent:
     torch.manual_seed(3)
-    return Agent(TINY, {game: actions or ACTIONS[game]})
+    return Agent(TINY, {game: actions or ACTIONS[game]}, {game: readout or Readout()})
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def grey(frames):
     ],
 )
 def test_the_film_is_the_game_that_evaluation_plays(short, game, protocol):
-    agent = agent_for(game, tuple(range(18)) if protocol == "machado2018" else None)
+    actions = tuple(range(18)) if protocol == "machado2018" else None
+    agent = agent_for(game, actions, Readout("logits", "sample") if protocol == "sb3" else None)
     moments = list(play_in_colour(agent, game, protocol, 0.7, seed=5))
     (episode,) = play_episodes(agent, game, protocol, Evaluation(1, 1, 0.7), stream(5, "evaluation"))
     assert (moments[-1].score, len(moments)) == (episode.episode_return, episode.length)
@@ -137,20 +139,20 @@ def test_bars_show_what_the_agent_thinks():
     assert bar_lengths(probable, BAR) == [pytest.approx(0.25 * full, abs=2), 0, pytest.approx(0, abs=2)]
     sharp = next(pictures(iter([thought]), replace(PLAYER, temperature=0.01), "probabilities"))
     assert bar_lengths(sharp, CHOSEN)[1] == pytest.approx(full, abs=2)
-    values = next(pictures(iter([moment(q=(5.0, 6.0, 5.5))]), PLAYER, "q-values"))
+    values = next(pictures(iter([moment(q=(5.0, 6.0, 5.5))]), PLAYER, "values"))
     assert bar_lengths(values, CHOSEN)[1] == pytest.approx(full, abs=2)
     assert bar_lengths(values, BAR) == [pytest.approx(0, abs=2), 0, pytest.approx(full / 2, abs=2)]
 
 
 def test_outputs_are_read_as_what_they_are():
-    agent = agent_for("breakout")
-    teacher = drawing.player(agent, {"kind": "pqn", "settings": {}}, "breakout")
-    kl = drawing.player(agent, {"kind": "student", "settings": {"loss": "kl", "temperature": 0.01}}, "breakout")
-    mse = drawing.player(agent, {"kind": "student", "settings": {"loss": "mse", "temperature": 0.01}}, "breakout")
+    q_agent, logit_agent = agent_for("breakout"), agent_for("breakout", readout=Readout("logits"))
+    teacher = drawing.player(q_agent, {"kind": "pqn", "settings": {}}, "breakout")
+    kl = drawing.player(logit_agent, {"kind": "student", "settings": {"loss": "kl"}}, "breakout")
+    mse = drawing.player(q_agent, {"kind": "student", "settings": {"loss": "mse"}}, "breakout")
     assert (teacher.temperature, kl.temperature, mse.temperature) == (0.01, 1.0, 0.01)
     assert (teacher.title, kl.title) == ("Teacher", "Student (KL)")
     assert teacher.actions == ("NOOP", "FIRE", "RIGHT", "LEFT")
-    assert teacher.subtitle == f"{agent.parameter_count:,} parameters"
+    assert teacher.subtitle == f"{q_agent.parameter_count:,} parameters"
 
 
 def test_who_has_finished_stands_still():

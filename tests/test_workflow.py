@@ -304,6 +304,7 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     for name in ("single_task", "single_task_curves", "compression", "compression_curves", "teacher_curves"):
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert "<svg" in (results / f"figures/{name}.svg").read_text()
     parts = [Part(results / f"datasets/breakout/part{part}.h5") for part in range(2)]
     assert parts[0].digest != parts[1].digest
     assert parts[0].teacher == parts[1].teacher

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .film import Moment
+from .losses import KL
 from .networks import Agent
 
-Show = Literal["nothing", "q-values", "probabilities"]
+Show = Literal["nothing", "values", "probabilities"]
 
 PICTURES_PER_STEP = 2
 """Each the brighter of two emulator frames: games flicker, which is why agents see pairs of frames, too."""
@@ -33,20 +34,18 @@ class Player:
     actions: tuple[str, ...]
     """Their names, in the order of the agent's outputs."""
     temperature: float
-    """That makes a policy of the outputs: softmax(q / temperature)."""
+    """That makes a policy of the outputs: 1 where they are logits, the paper's where they are Q-values."""
 
 
 def player(agent: Agent, metadata: Mapping[str, Any], game: str) -> Player:
     """An agent as its file describes it."""
     settings = metadata.get("settings", {})
     student = metadata.get("kind") == "student"
-    # KL and NLL fit a student's outputs to a policy as logits; all others' are Q-values, read as the paper reads them.
-    logits = student and settings.get("loss") in ("kl", "nll")
     return Player(
         title=f"Student ({settings.get('loss', '?').upper()})" if student else "Teacher",
         subtitle=f"{agent.parameter_count:,} parameters",
         actions=tuple(ale_py.Action(action).name for action in agent.actions[game]),
-        temperature=1.0 if logits else 0.01,
+        temperature=1.0 if agent.readouts[game].outputs == "logits" else KL.temperature,
     )
 
 
@@ -77,15 +76,15 @@ def _draw(frame: NDArray[np.uint8], moment: Moment, player: Player, show: Show, 
 
 
 def _draw_bars(draw: ImageDraw.ImageDraw, left: int, moment: Moment, player: Player, show: Show) -> None:
-    """A row an action; of Q-values the bars show the differences, of probabilities the values themselves."""
-    q = moment.q_values.astype(np.float64)
+    """A row an action; of values, Q-values or logits, the bars show the differences, of probabilities the size."""
+    outputs = moment.outputs.astype(np.float64)
     if show == "probabilities":
-        lengths = np.exp((q - q.max()) / player.temperature)
+        lengths = np.exp((outputs - outputs.max()) / player.temperature)
         lengths /= lengths.sum()
         numbers = [f"{value:.0%}" for value in lengths]
     else:
-        lengths = (q - q.min()) / max(float(np.ptp(q)), 1e-9)
-        numbers = [f"{value:.2f}" for value in q]
+        lengths = (outputs - outputs.min()) / max(float(np.ptp(outputs)), 1e-9)
+        numbers = [f"{value:.2f}" for value in outputs]
     right = left + BARS - 2 * MARGIN
     draw.text((left, 30), show, MUTED, _font(12))
     for row, (name, length, number) in enumerate(zip(player.actions, lengths, numbers, strict=True)):

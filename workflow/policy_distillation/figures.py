@@ -1,4 +1,4 @@
-"""Figures: relative scores with the paper's marks, learning curves. Each goes to PNG and, for papers, to PDF."""
+"""Figures: relative scores with the paper's marks, learning curves. Each goes to PNG, PDF for papers, SVG for pages."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ STYLE: dict[Any, Any] = {
     "axes.titlesize": 11,
     "legend.frameon": False,
     "pdf.fonttype": 42,
+    "svg.fonttype": "none",  # text stays text, in the reader's font
+    "svg.hashsalt": "policy distillation",  # equal figures, equal bytes
 }
 TITLES = {"ms_pacman": "MsPacman", "qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
 
@@ -187,8 +189,8 @@ def online_curves(
 
 
 def save_figure(figure: Figure, png: Path) -> None:
-    """Write ``png`` and the same as PDF beside it."""
-    for suffix in (".png", ".pdf"):
-        with atomic_path(png.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, dpi=160)
+    """Write ``png`` and the same as PDF and SVG beside it."""
+    for suffix, metadata in ((".png", None), (".pdf", None), (".svg", {"Date": None})):
+        with atomic_path(png.with_suffix(suffix)) as temporary, plt.rc_context(STYLE):
+            figure.savefig(temporary, dpi=160, metadata=metadata)
     plt.close(figure)

@@ -13,7 +13,7 @@ import ale_py
 import numpy as np
 from numpy.typing import NDArray
 
-from .acting import epsilon_greedy
+from .acting import choose
 from .atari import FRAME_SKIP, PROTOCOLS, AtariVector, Protocol, action_ids
 from .evaluate import check_actions
 from .networks import Agent, Precision
@@ -29,8 +29,8 @@ class Moment:
 
     observation: NDArray[np.uint8]
     """(4, 84, 84): what the agent saw."""
-    q_values: NDArray[np.float32]
-    """(actions,): what it thought of each action."""
+    outputs: NDArray[np.float32]
+    """(actions,): what it thought of each action, as Q-values or logits."""
     action: int
     """What it did: an index into the game's actions."""
     frames: NDArray[np.uint8]
@@ -90,11 +90,11 @@ def play_in_colour(
         colour = ColourEmulator(game, env.protocol, int(env.seeds[0]), int(env.episode_frames[0]))
         score, over = 0.0, False
         while not over:
-            q_values = agent.q_values(observations, game, precision)
-            action = int(epsilon_greedy(q_values, epsilon, rng)[0])
+            outputs = agent.q_values(observations, game, precision)
+            action = int(choose(outputs, agent.readouts[game].acting, epsilon, rng)[0])
             step = env.step(np.array([action]))
             score, over = score + float(step.rewards[0]), bool(step.episode_ends[0])
-            yield Moment(observations[0], q_values[0], action, colour.step(env.action_ids[action]), score, over)
+            yield Moment(observations[0], outputs[0], action, colour.step(env.action_ids[action]), score, over)
             observations = step.observations
     finally:
         env.close()

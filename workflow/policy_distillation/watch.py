@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +35,7 @@ class View:
     protocol: ProtocolName | None = None
     """how the emulator is driven; the one the first agent was made under by default."""
     show: Show = "nothing"
-    """what to draw beside the game: each action's Q-value or probability."""
+    """what to draw beside the game: each action's value (a Q-value or a logit) or probability."""
     epsilon: float = 0.05
     """probability of a random action."""
     seed: int = 0
@@ -47,10 +47,13 @@ class View:
 class Showing:
     """The pictures of one game, played by one or more agents from the same seed, and how it went.
 
+    Args:
+        titles: what to call the agents; by default what their files say of them.
+
     Raises ValueError where there is no agent, or no game that all of them play.
     """
 
-    def __init__(self, agents: Sequence[Path], view: View) -> None:
+    def __init__(self, agents: Sequence[Path], view: View, titles: Sequence[str] | None = None) -> None:
         if not agents:
             raise ValueError("which agent? Give the path of an agent.safetensors")
         if not 0 <= view.epsilon <= 1:
@@ -62,17 +65,20 @@ class Showing:
         self._view, self._loaded = view, [load_agent(path) for path in agents]
         self.game = _common_game(agents, [set(agent.actions) for agent, _ in self._loaded], view.game)
         self._protocol = view.protocol or self._loaded[0][1]["protocol"]["name"]
+        self._players = [player(agent, metadata, self.game) for agent, metadata in self._loaded]
+        if titles is not None:
+            self._players = [replace(who, title=title) for who, title in zip(self._players, titles, strict=True)]
         self._last: dict[int, Moment] = {}
 
     def __iter__(self) -> Iterator[Image.Image]:
         return side_by_side([self._pictures(number) for number in range(len(self._loaded))])
 
     def _pictures(self, number: int) -> Iterator[Image.Image]:
-        (agent, metadata), view = self._loaded[number], self._view
+        agent, view = self._loaded[number][0], self._view
         precision = select_precision("auto", next(agent.parameters()).device)
         moments = play_in_colour(agent, self.game, self._protocol, view.epsilon, view.seed, precision)
         moments = itertools.islice(moments, int(view.seconds * STEPS_PER_SECOND))
-        return pictures(self._noted(number, moments), player(agent, metadata, self.game), view.show)
+        return pictures(self._noted(number, moments), self._players[number], view.show)
 
     def _noted(self, number: int, moments: Iterator[Moment]) -> Iterator[Moment]:
         for moment in moments:

@@ -39,6 +39,7 @@ rule figure:
     output:
         png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
         pdf="<results>/figures/{experiment}.pdf",
+        svg="<results>/figures/{experiment}.svg",
     log:
         "<logs>/figure_{experiment}.log",
     wildcard_constraints:
@@ -67,6 +68,7 @@ rule figure_curves:
             "<results>/figures/{experiment}_curves.png", caption="../report/figure_curves.rst", category="{experiment}"
         ),
         pdf="<results>/figures/{experiment}_curves.pdf",
+        svg="<results>/figures/{experiment}_curves.svg",
     log:
         "<logs>/figure_{experiment}_curves.log",
     wildcard_constraints:
@@ -93,6 +95,7 @@ rule figure_teacher_curves:
             category="teachers",
         ),
         pdf="<results>/figures/teacher_curves.pdf",
+        svg="<results>/figures/teacher_curves.svg",
     log:
         "<logs>/figure_teacher_curves.log",
     localrule: True

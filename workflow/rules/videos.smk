@@ -1,0 +1,43 @@
+# A teacher and its students at play side by side, from the same seed: snakemake results/videos/single_task/pong.mp4
+# No part of `all`; the page shows those that there are.
+
+
+def filmed(wildcards):
+    """The cells of an experiment's first seed that play a game."""
+    first = experiment(wildcards)["seeds"][0]
+    return [cell for game, cell in scored(grid, experiment(wildcards)) if game == wildcards.game and cell.seed == first]
+
+
+rule video:
+    input:
+        teacher=lambda wc: grid.teacher_agent(wc.game),
+        students=lambda wc: [cell.agent for cell in filmed(wc)],
+    output:
+        video="<results>/videos/{experiment}/{game}.mp4",
+        sidecar="<results>/videos/{experiment}/{game}.mp4.json",
+    log:
+        "<logs>/video/{experiment}/{game}.log",
+    wildcard_constraints:
+        experiment=one_of(config["experiments"]),
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
+        runtime=lambda wc, attempt: 60 * attempt,
+    params:
+        titles=lambda wc: ["Teacher", *(variant(experiment(wc), cell) for cell in filmed(wc))],
+        epsilon=config["evaluation"]["epsilon"],
+        seed=config["evaluation"]["seed"],
+        protocol=config["protocol"],
+        seconds=60,
+    script:
+        "../scripts/video.py"
+
+
+rule videos:
+    input:
+        [
+            f"<results>/videos/{name}/{game}.mp4"
+            for name, entry in config["experiments"].items()
+            for game in grid.games_of(entry)
+        ],
