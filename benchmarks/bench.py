@@ -1,6 +1,6 @@
 """How fast the project's loops run, beside Stable-Baselines3 and beside what the machine allows: `make bench`.
 
-Every contestant is a process of its own. Those named in LOOPS run the project's real functions (``dqn.train``,
+Every contestant is a process of its own. Those named in LOOPS run the project's real functions (``train_teacher``,
 ``dump_part``, ...) with a budget that they never reach; a meter hooked into a method that the loop calls once a turn
 pauses them, lets them run for some seconds when told to, and reports the rate. So imports, ROMs, the replay's warm-up
 and the data's loading are over before the first measurement, and contestants can take turns without starting again.
@@ -37,9 +37,12 @@ from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import make_optimizer
+from policy_distillation.progress import Progress
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.replay import Batch
-from policy_distillation.training import Progress, prepare_process, provenance, select_device, select_precision
+from policy_distillation.run import Machine
+from policy_distillation.teachers import train_teacher
+from policy_distillation.training import prepare_process, provenance, select_device, select_precision
 
 GAME, PROTOCOL, ENDLESS = "pong", "paper2015", 10**9
 THREADS = 2
@@ -159,17 +162,19 @@ def slots(env: AtariVector, actions: Any) -> int:
 
 # --- the project's loops ---
 
+UNSAVED = Machine(checkpoint_seconds=math.inf)
+
 
 def loop_dqn(folder: Path) -> None:
     meter = Meter(warm_up=RANDOM_STEPS // DQN_ENVS + 50)
     meter.watch(Progress, "advance", progress_units)
-    dqn.train([GAME], DQN_NETWORK, DQN, EVALUATION, PROTOCOL, 0, folder / "dqn", checkpoint_seconds=math.inf)
+    train_teacher(dqn.learn, [GAME], DQN_NETWORK, DQN, EVALUATION, PROTOCOL, 0, folder / "dqn", UNSAVED)
 
 
 def loop_pqn(folder: Path) -> None:
     meter = Meter(warm_up=3)
     meter.watch(Progress, "advance", progress_units)
-    pqn.train(GAME, PQN_NETWORK, PQN, EVALUATION, PROTOCOL, 0, folder / "pqn", checkpoint_seconds=math.inf)
+    train_teacher(pqn.learn, [GAME], PQN_NETWORK, PQN, EVALUATION, PROTOCOL, 0, folder / "pqn", UNSAVED)
 
 
 def loop_dump(folder: Path) -> None:
@@ -183,7 +188,7 @@ def loop_distill(folder: Path) -> None:
     meter = Meter(warm_up=50)
     meter.watch(Progress, "advance", progress_units)
     parts, teachers = {GAME: [folder / "part.h5"]}, {GAME: folder / "teacher.safetensors"}
-    distill(parts, teachers, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", checkpoint_seconds=math.inf)
+    distill(parts, teachers, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", UNSAVED)
 
 
 def loop_evaluate(folder: Path) -> None:

@@ -1,12 +1,8 @@
-"""Agents on disk: exact round trips, atomic writes, one clear line for every bad file; and the state of a run."""
+"""Agents on disk: exact round trips, atomic writes, one clear line for every bad file."""
 
-import errno
-import fcntl
 import json
-import os
 import pickle
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +11,11 @@ import safetensors.torch
 import torch
 from policy_distillation.checkpoints import (
     CheckpointError,
-    RunState,
     load_agent,
     read_metadata,
     save_agent,
 )
-from policy_distillation.files import Locked, atomic_path, file_digest
+from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.networks import Agent, Network
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -314,106 +309,3 @@ def test_file_digest(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert file_digest(tmp_path / "abc") == expected
-
-
-def run_state(folder, **settings):
-    return RunState(folder / "state", {"seed": 1, "rate": 0.1} | settings)
-
-
-def test_run_state_round_trip(tmp_path):
-    agent = make_agent()
-    optimizer = torch.optim.Adam(agent.parameters())
-    agent(torch.zeros(1, 4, 84, 84, dtype=torch.uint8), "pong").sum().backward()
-    optimizer.step()
-    state = {
-        "step": 7,
-        "best": float("-inf"),
-        "agent": agent.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "rows": [{"step": 1, "return": 0.5}],
-        "rng": {"state": str(2**127)},
-        "names": {"pong": "replay.h5"},
-    }
-    assert run_state(tmp_path).load() is None
-    run_state(tmp_path).save({"step": 1})
-    run_state(tmp_path).save(state)
-    loaded = run_state(tmp_path).load()
-    for name in ("step", "best", "rows", "rng", "names"):
-        assert loaded[name] == state[name]
-    torch.testing.assert_close(loaded["agent"], dict(state["agent"]), rtol=0, atol=0)
-    torch.testing.assert_close(loaded["optimizer"]["state"], state["optimizer"]["state"], rtol=0, atol=0)
-    assert {path.name for path in (tmp_path / "state").iterdir()} == {"state.pt", "lock"}
-
-
-def test_run_state_under_other_settings_starts_afresh(tmp_path):
-    run_state(tmp_path).save({"step": 7})
-    assert run_state(tmp_path, rate=0.2).load() is None
-    assert run_state(tmp_path, extra=1).load() is None
-    assert RunState(tmp_path / "state", {"rate": 0.1, "seed": 1}).load()["step"] == 7  # order does not matter
-
-
-@pytest.mark.parametrize("damage", ["empty", "text", "zeros", "half", "tail", "pickle", "list"])
-def test_damaged_run_state_starts_afresh(tmp_path, damage):
-    run_state(tmp_path).save({"step": 7, "weights": torch.arange(1000)})
-    path = tmp_path / "state" / "state.pt"
-    content = path.read_bytes()
-    if damage == "list":
-        torch.save([1, 2], path)
-    else:
-        damaged = {"empty": b"", "text": b"step 7\n", "zeros": bytes(len(content)), "pickle": pickle.dumps(Bomb(), 2)}
-        damaged |= {"half": content[: len(content) // 2], "tail": content[:-10]}
-        path.write_bytes(damaged[damage])
-    assert run_state(tmp_path).load() is None
-    run_state(tmp_path).save({"step": 8})
-    assert run_state(tmp_path).load()["step"] == 8
-
-
-def test_run_state_survives_a_save_cut_short(tmp_path, monkeypatch):
-    run = run_state(tmp_path)
-    run.save({"step": 7})
-
-    def full_disk(path, data):
-        with open(path, "wb") as file:
-            file.write(data[:10])
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        run.save({"step": 8})
-    assert run.load()["step"] == 7
-
-
-def test_run_state_has_one_owner_at_a_time(tmp_path):
-    run = run_state(tmp_path)
-    with pytest.raises(Locked) as caught:
-        run_state(tmp_path)
-    assert str(caught.value).startswith(f"{run.folder}: in use by process {os.getpid()} ")
-    assert len(str(caught.value).splitlines()) == 1
-    run.save({"step": 7})
-    del run  # the kernel frees the lock of a process that was killed in the same way
-    assert run_state(tmp_path).load()["step"] == 7
-
-
-def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, capsys):
-    code = errno.ENOLCK
-
-    def flock(file, operation):
-        raise OSError(code, "no")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    run_state(tmp_path).save({"step": 7})
-    assert run_state(tmp_path).load()["step"] == 7
-    assert "has no locks" in capsys.readouterr().out
-    code = errno.EIO
-    with pytest.raises(OSError, match="no"):
-        run_state(tmp_path)
-
-
-def test_run_state_is_removed_with_all_that_lies_beside_it(tmp_path):
-    run = run_state(tmp_path)
-    run.remove()  # nothing there yet
-    run.save({"step": 7})
-    (tmp_path / "state" / "replay-pong-7.h5").write_bytes(b"frames")
-    run.remove()
-    assert list(tmp_path.iterdir()) == []
-    assert run.load() is None

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 import torch
 from policy_distillation import distill as module
-from policy_distillation import optimizers, training
+from policy_distillation import hours as hours_module
+from policy_distillation import optimizers, progress
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
@@ -28,6 +29,7 @@ from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import schedule_factor
 from policy_distillation.parts import Part
 from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.run import Machine
 from policy_distillation.sliding_window import Window
 from torch.nn import functional as F
 
@@ -54,11 +56,8 @@ RECIPE = Recipe(
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch):
-    """Short games; and distill() leaves its handler of SIGTERM behind, which pytest should not keep."""
+    """Short games."""
     monkeypatch.setitem(PROTOCOLS, "short", SHORT)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +147,8 @@ def windows(monkeypatch):
 
 
 def run(parts, folder, recipe=RECIPE, seed=1, network=TINY, checkpoint_seconds=1e9, device="cpu", teachers=()):
-    distill(parts, dict(teachers), network, recipe, EVALUATION, seed, folder, device, "float32", checkpoint_seconds)
+    machine = Machine(device, "float32", checkpoint_seconds)
+    distill(parts, dict(teachers), network, recipe, EVALUATION, seed, folder, machine)
     return folder / "agent.safetensors"
 
 
@@ -248,7 +248,7 @@ def test_updates_follow_the_schedule(make, tmp_path, monkeypatch, no_play, sched
 
 def test_a_loss_that_is_not_finite_stops_the_run(make, tmp_path, no_play):
     recipe = replace(RECIPE, learning_rate=1e38)
-    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) before update 5"):
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at update 5"):
         run({"breakout": [make("train")]}, tmp_path / "run", recipe)
     assert not (tmp_path / "run" / "agent.safetensors").exists()
 
@@ -288,7 +288,7 @@ def test_hours_enter_in_order_and_the_oldest_leave(make, tmp_path, monkeypatch, 
             super().close()
             opened.remove(self.path.stem)
 
-    monkeypatch.setattr(module, "Part", Counted)
+    monkeypatch.setattr(hours_module, "Part", Counted)
     parts = [tagged(make, "part0", 0), tagged(make, "part1", 3)]
     recipe = replace(RECIPE, window_hours=window_hours, updates_per_hour=8, batch_size=16)
     agent_path = run({"breakout": parts}, tmp_path / "run", recipe)
@@ -451,7 +451,7 @@ def test_parts_that_do_not_belong_together_are_refused_in_one_line(make, tmp_pat
 
 def interrupted_at(update, parts, folder, recipe=RECIPE, **options):
     """A run that SIGTERM reaches while it makes this update; returns its exit code."""
-    advance = training.Progress.advance
+    advance = progress.Progress.advance
 
     def noted(self, units):
         advance(self, units)
@@ -459,7 +459,7 @@ def interrupted_at(update, parts, folder, recipe=RECIPE, **options):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Progress, "advance", noted)
+        patch.setattr(progress.Progress, "advance", noted)
         try:
             run(parts, folder, recipe, **options)
         except SystemExit as stop:  # its traceback holds the run, and with it the lock: let go of it
@@ -504,7 +504,7 @@ from pathlib import Path
 import torch
 sys.path.insert(0, {tests!r})
 import test_distill
-from policy_distillation import checkpoints
+from policy_distillation import state
 from policy_distillation.atari import PROTOCOLS
 PROTOCOLS["short"] = test_distill.SHORT
 test_distill.module.play_episodes = test_distill.weight_score
@@ -515,7 +515,7 @@ def save_or_die(state, buffer):
         Path({folder!r}, "state", ".state.pt.tmp.pt").write_bytes(b"PK half of a file")
         os.kill(os.getpid(), signal.SIGKILL)
     save(state, buffer)
-checkpoints.torch.save = save_or_die
+state.torch.save = save_or_die
 test_distill.run({{"breakout": [Path({part!r})]}}, Path({folder!r}), checkpoint_seconds=0)
 """
 
@@ -556,7 +556,7 @@ def hours(monkeypatch):
         log.append((teacher, weights, driven, path, seed))
         dump_part(teacher, game, protocol, part, settings, seed, path, device, driver, driven)
 
-    monkeypatch.setattr(module, "dump_part", noted)
+    monkeypatch.setattr(hours_module, "dump_part", noted)
     return log
 
 

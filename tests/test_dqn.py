@@ -14,13 +14,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from policy_distillation import dqn, evaluate, training
-from policy_distillation.atari import PROTOCOLS, AtariVector, Episode
+from policy_distillation import acting, dqn, evaluate, progress, teachers
+from policy_distillation import run as runs
+from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
 from policy_distillation.checkpoints import load_agent
-from policy_distillation.dqn import DQN, Learner, exploration, train
+from policy_distillation.dqn import DQN, Learner
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.replay import Batch, Replay
+from policy_distillation.run import Machine
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
 
@@ -51,16 +53,20 @@ SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=160)  #
 
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch):
-    """Short games; and train() leaves its handler of SIGTERM behind, which pytest should not keep."""
+    """Short games."""
     monkeypatch.setitem(PROTOCOLS, "short", SHORT)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+
+
+def exploration(step, settings):
+    """A straight line after the warm-up."""
+    line = settings.epsilon_start, settings.epsilon_end, settings.epsilon_decay_steps
+    return acting.exploration(step - settings.warmup_steps, *line)
 
 
 def run(folder, settings=SETTINGS, games=("breakout",), seed=3, checkpoint_seconds=1e9, initial=None):
-    options = {"checkpoint_seconds": checkpoint_seconds, "initial": initial}
-    train(games, TINY, settings, EVALUATION, "short", seed, folder, "cpu", "float32", **options)
+    machine = Machine("cpu", "float32", checkpoint_seconds)
+    options = {"machine": machine, "initial": initial}
+    teachers.train_teacher(dqn.learn, games, TINY, settings, EVALUATION, "short", seed, folder, **options)
     return folder
 
 
@@ -169,7 +175,8 @@ def test_targets_of_sampled_transitions_follow_from_the_play(n_step):
     for time in range(times):
         observation = np.full((1, 4, 84, 84), time, np.uint8)  # the newest frame tells the time
         flags = terminations[time : time + 1], truncations[time : time + 1]
-        replay.append(observation, np.array([time % 4]), rewards[time : time + 1], *flags, flags[0] | flags[1])
+        step = Step(observation, rewards[time : time + 1], *flags, flags[0] | flags[1], episodes=[])
+        replay.append(observation, np.array([time % 4]), step)
     learner = Learner(random_agent(0), replace(SETTINGS, n_step=n_step), "float32")
     batch = replay.sample(300, rng)
     sampled = batch.observations[:, -1, 0, 0].tolist()
@@ -330,7 +337,7 @@ def test_a_run_leaves_an_agent_a_curve_and_no_state(tmp_path, monkeypatch):
             super().__init__(game, protocol, purpose, *arguments, **options)
             made.append((game, purpose, self.num_envs))
 
-    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    monkeypatch.setattr(teachers, "AtariVector", Noted)
     run(tmp_path, checkpoint_seconds=0)
     left = ["agent.safetensors", "progress.csv", "snapshots", "tensorboard"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
@@ -378,7 +385,7 @@ def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_sco
             super().send(actions)
 
     monkeypatch.setattr(dqn, "Replay", Kept)
-    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    monkeypatch.setattr(teachers, "AtariVector", Noted)
     updated = []
     update = Learner.update
     monkeypatch.setattr(
@@ -473,7 +480,7 @@ def test_two_games_share_mean_and_scale(tmp_path, monkeypatch, learners, fixed_s
             warm_up.setdefault(self.game, [outcome.observations[:, -1]]).append(outcome.observations[:, -1])
             return outcome
 
-    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    monkeypatch.setattr(teachers, "AtariVector", Noted)
     settings = replace(SETTINGS, envs=4, input_scaling="standardised", warmup_steps=40)
     run(tmp_path, settings, games=("breakout", "freeway"))
     moments = []
@@ -496,7 +503,8 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import test_dqn
-from policy_distillation import checkpoints, dqn, training
+from policy_distillation import progress
+from policy_distillation import run as runs
 from policy_distillation.atari import PROTOCOLS
 PROTOCOLS["short"] = test_dqn.SHORT
 {tamper}
@@ -506,31 +514,31 @@ test_dqn.run(Path({folder!r}), checkpoint_seconds={checkpoint_seconds})
 KILLED_AFTER_A_ROW = """
 # One checkpoint, at step 50; then the row of step 80 is written; then the power fails.
 due = itertools.count(1)
-training.Stopwatch.due = lambda self: next(due) == 25
-record = training.Progress.record
+runs.Stopwatch.due = lambda self: next(due) == 25
+record = progress.Progress.record
 def record_and_die(self, row):
     record(self, row)
     if len(self.rows) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-training.Progress.record = record_and_die
+progress.Progress.record = record_and_die
 """
 KILLED_IN_A_CHECKPOINT = """
 # A checkpoint after each vector step; in the 31st, the replay is written and the rest is not.
 saves = itertools.count(1)
-save = checkpoints.RunState.save
-def save_or_die(self, state):
+save = torch.save
+def save_or_die(*arguments):
     if next(saves) == 31:
         os.kill(os.getpid(), signal.SIGKILL)
-    save(self, state)
-checkpoints.RunState.save = save_or_die
+    save(*arguments)
+torch.save = save_or_die
 """
 TERMINATED = """
-advance = training.Progress.advance
+advance = progress.Progress.advance
 def advance_and_be_told_to_stop(self, units):
     advance(self, units)
     if self._done == 86:
         os.kill(os.getpid(), signal.SIGTERM)
-training.Progress.advance = advance_and_be_told_to_stop
+progress.Progress.advance = advance_and_be_told_to_stop
 """
 
 
@@ -577,7 +585,7 @@ def test_a_run_that_was_stopped_goes_on(
 
 def interrupted_at(step, folder, settings=SETTINGS):
     """A run that SIGTERM reaches while it makes this step; returns its exit code."""
-    advance = training.Progress.advance
+    advance = progress.Progress.advance
 
     def noted(self, units):
         advance(self, units)
@@ -585,7 +593,7 @@ def interrupted_at(step, folder, settings=SETTINGS):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.Progress, "advance", noted)
+        patch.setattr(progress.Progress, "advance", noted)
         try:
             run(folder, settings)
         except SystemExit as stop:  # its traceback holds the run, and with it the lock: let go of it
@@ -606,7 +614,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
 
     monkeypatch.setattr(dqn, "Replay", Kept)
     states = []
-    monkeypatch.setattr(dqn, "restore_generator", lambda rng, state: states.append(state))
+    monkeypatch.setattr(runs, "restore_generator", lambda rng, state: states.append(state))
     assert interrupted_at(90, tmp_path) == 143
     assert [path.name for path in (tmp_path / "state").glob("*.h5")] == ["replay-breakout-90.h5"]
     saved = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
@@ -645,7 +653,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     assert after.epsilon == exploration(90, SETTINGS)
     assert after.length == 90
     assert torch.equal(after.frames, made[0].frames[:90])
-    assert states == [saved["rng"]]
+    assert states == [saved["parts"]["rng"]]
     assert same_tensors(tensors(tmp_path / "agent.safetensors"), seen[0])  # the best came before the interruption
 
 
@@ -658,7 +666,7 @@ def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch
             super().__init__(*arguments, **options)
             seeds.append(set(self.seeds.tolist()))
 
-    monkeypatch.setattr(dqn, "AtariVector", Noted)
+    monkeypatch.setattr(teachers, "AtariVector", Noted)
     interrupted_at(90, tmp_path)
     run(tmp_path)
     assert len(seeds) == 2

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from policy_distillation import evaluate, pqn
+from policy_distillation import acting, evaluate, pqn
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
-from policy_distillation.pqn import PQN, exploration, lambda_returns, train, update
+from policy_distillation.pqn import PQN, lambda_returns, update
+from policy_distillation.run import Machine
+from policy_distillation.teachers import train_teacher
 from torch.nn import functional as F
 
 torch.set_num_threads(1)
@@ -45,15 +47,12 @@ SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=160)  #
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch):
     monkeypatch.setitem(PROTOCOLS, "short", SHORT)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def run(folder, settings=SETTINGS, seed=3, checkpoint_seconds=1e9, network=TINY, initial=None):
     evaluation = Evaluation(1, 1, 0.05)
-    options = {"checkpoint_seconds": checkpoint_seconds, "initial": initial}
-    train("breakout", network, settings, evaluation, "short", seed, folder, "cpu", "float32", **options)
+    options = {"machine": Machine("cpu", "float32", checkpoint_seconds), "initial": initial}
+    train_teacher(pqn.learn, ["breakout"], network, settings, evaluation, "short", seed, folder, **options)
     return folder
 
 
@@ -157,7 +156,7 @@ def test_an_update_descends_half_the_squared_error_of_the_chosen_actions():
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
     largest = norm / 2  # so that clipping halves the step
     loss = update(
-        agent, torch.optim.SGD(agent.parameters(), 0.1), "breakout", frames, actions, targets, largest, "float32"
+        agent, torch.optim.SGD(agent.parameters(), 0.1), "breakout", largest, "float32", frames, actions, targets
     )
     assert loss.item() == pytest.approx(expected.item())
     for before, after, gradient in zip(weights, agent.parameters(), gradients, strict=True):
@@ -165,7 +164,8 @@ def test_an_update_descends_half_the_squared_error_of_the_chosen_actions():
 
 
 def test_exploration_falls_along_a_line():
-    assert [exploration(step, SETTINGS) for step in (0, 25, 50, 90)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+    steps = (-20, 0, 25, 50, 90)  # before a line begins, as in a warm-up, it is where it begins
+    assert [acting.exploration(step, 1.0, 0.1, 50) for step in steps] == pytest.approx([1.0, 1.0, 0.55, 0.1, 0.1])
 
 
 # Runs
@@ -176,11 +176,11 @@ def test_what_an_update_is_given(tmp_path, monkeypatch, scores):
     scores(range(100))
     seen = []
 
-    def noted(agent, optimizer, game, observations, actions, targets, *rest):
+    def noted(agent, optimizer, game, largest, precision, observations, actions, targets):
         seen.append(
             (len(actions), optimizer.param_groups[0]["lr"], float(agent.shift), float(observations[:, -1].sum()))
         )
-        return update(agent, optimizer, game, observations, actions, targets, *rest)
+        return update(agent, optimizer, game, largest, precision, observations, actions, targets)
 
     monkeypatch.setattr(pqn, "update", noted)
     run(tmp_path)
@@ -247,8 +247,8 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys, scores):
     assert stopped.value.code == 143
     del stopped  # and with its traceback the frame that holds the run's lock
     state = torch.load(tmp_path / "state/state.pt", weights_only=True)
-    assert state["step"] == 48
-    assert state["best"]["returns"] == {"breakout": 1.0}
+    assert state["done"] == 48
+    assert state["parts"]["best"]["returns"] == {"breakout": 1.0}
     run(tmp_path)
     assert len(updates) == 24
     assert "resuming at step 48 of 96" in capsys.readouterr().out
@@ -281,10 +281,10 @@ def test_a_resumed_run_has_all_it_had(tmp_path, monkeypatch, scores):
 
     monkeypatch.setattr(pqn, "update", note)
     run(tmp_path)
-    assert found["agent"].keys() == state["agent"].keys()
-    assert all(torch.equal(found["agent"][name], tensor) for name, tensor in state["agent"].items())
+    assert found["agent"].keys() == state["parts"]["agent"].keys()
+    assert all(torch.equal(found["agent"][name], tensor) for name, tensor in state["parts"]["agent"].items())
     assert float(found["agent"]["shift"]) > 0
-    assert torch.equal(found["moments"], state["optimizer"]["state"][0]["exp_avg"])
+    assert torch.equal(found["moments"], state["parts"]["optimizer"]["state"][0]["exp_avg"])
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_distillation.atari import PROTOCOLS, AtariVector
+from policy_distillation.atari import PROTOCOLS, AtariVector, Step
 from policy_distillation.replay import PIXELS, Replay, gather_stacks, store_device
 from scipy.stats import chisquare
 
@@ -63,10 +63,15 @@ def when_and_where(stacks):
     return (corner[:, 0] * 256 + corner[:, 1]).tolist(), corner[:, 2].tolist()
 
 
+def append(replay, observations, actions, *outcome):
+    """Rewards, terminations, truncations and ends of episodes, as the environment would hand them over."""
+    replay.append(observations, actions, Step(observations, *outcome, episodes=[]))
+
+
 def fill(replay, game, steps, log):
     for _ in range(steps):
         log.append(game.step())
-        replay.append(*log[-1])
+        append(replay, *log[-1])
 
 
 def assert_batch_is_right(batch, log, n_step):
@@ -140,7 +145,7 @@ def test_samples_of_the_real_emulator(n_step):
         actions = rng.integers(0, 4, 2)
         step = env.step(actions)
         log.append((observations, actions, step.rewards, step.terminations, step.truncations, step.episode_ends))
-        replay.append(*log[-1])
+        append(replay, *log[-1])
         for slot in range(2):
             places.setdefault((observations[slot].tobytes(), int(actions[slot])), []).append((t, slot))
         observations = step.observations
@@ -176,7 +181,7 @@ def scripted(n_step, terminations=(), truncations=(), ends=(), steps=12):
     for t in range(steps):
         observations, actions, *_ = game.step()
         flags = (np.array([t in times]) for times in (terminations, truncations, ends))
-        replay.append(observations, actions, np.float32([2**t]), *flags)
+        append(replay, observations, actions, np.float32([2**t]), *flags)
     batch = replay.sample(500, np.random.default_rng(0))
     times, _ = when_and_where(batch.observations)
 
@@ -290,7 +295,7 @@ def test_a_store_on_the_gpu_holds_and_samples_the_same(tmp_path):
     stores = [Replay(40, 2, 2, DISCOUNT, device=device) for device in ("cpu", "cuda")]
     fill(stores[0], game, 33, log)
     for step in log:
-        stores[1].append(*step)
+        append(stores[1], *step)
     stores[1].save(tmp_path / "replay.h5")
     stores.append(Replay(40, 2, 2, DISCOUNT, device="cuda"))
     stores[2].load(tmp_path / "replay.h5")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,12 @@ class Transition:
     step: Step
 
 
+def exploration(step: int, start: float, end: float, decay_steps: int) -> float:
+    """Epsilon after ``step`` agent steps: a straight line from ``start`` to ``end``, constant before and after it."""
+    fraction = min(1.0, max(0.0, step / decay_steps))
+    return start + fraction * (end - start)
+
+
 def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
     """The best action of each row, or with probability epsilon a uniformly random one."""
     slots, num_actions = q_values.shape
@@ -43,6 +49,11 @@ def choose(outputs: NDArray[np.float32], acting: Acting, epsilon: float, rng: np
         sampled: NDArray[np.int64] = (outputs + rng.gumbel(size=outputs.shape)).argmax(1)
         return sampled
     return epsilon_greedy(outputs, epsilon, rng)
+
+
+def mean_or_nan(returns: Sequence[float]) -> float:
+    """Of the newest games' returns; before the first has ended there is none."""
+    return float(np.mean(returns)) if returns else float("nan")
 
 
 class LastingExploration:

@@ -1,10 +1,9 @@
-"""Agents on disk (safetensors, nothing is ever unpickled) and the state that an interrupted run continues from."""
+"""Agents on disk: safetensors, nothing is ever unpickled."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .files import atomic_path, hold_lock
+from .files import atomic_path
 from .networks import Agent, Network
 from .readouts import Readout
 
@@ -143,45 +142,3 @@ def load_initial_agent(path: Path, agent: Agent) -> None:
         if have != need:
             raise CheckpointError(f"{path}: its {name} {have} cannot be trained further as {need}")
     agent.load_state_dict(initial.state_dict())
-
-
-class RunState:
-    """Where an interrupted run goes on from: a folder beside the outputs that success removes.
-
-    It is tied to the settings that made it: under changed settings a run starts afresh. While a process holds it, a
-    second one is refused (Locked): the orphan of a killed workflow and its successor must not write over each other.
-    """
-
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.folder = folder
-        self._lock = hold_lock(folder / "lock")
-        self._fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        """Keep tensors and plain values, atomically."""
-        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
-        torch.save({**state, "fingerprint": self._fingerprint}, buffer)
-        with atomic_path(self.folder / "state.pt") as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-
-    def load(self) -> dict[str, Any] | None:
-        """The newest state, or None where there is none for these settings."""
-        path = self.folder / "state.pt"
-        if not path.exists():
-            return None
-        try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
-        except Exception as error:  # torch reports damage in many ways; none of them is worth a lost night
-            print(f"{path}: unreadable ({type(error).__name__}); starting afresh", flush=True)
-            return None
-        if not isinstance(state, dict) or state.get("fingerprint") != self._fingerprint:
-            print(f"{path}: made under other settings; starting afresh", flush=True)
-            return None
-        return state
-
-    def remove(self) -> None:
-        """After success: delete the folder, and the lock with it."""
-        for path in self.folder.iterdir():
-            path.unlink()
-        self.folder.rmdir()
-        self._lock.close()

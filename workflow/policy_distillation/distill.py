@@ -7,8 +7,7 @@ the games take turns (section 3.2). Single-task distillation is the case of one 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,28 +18,16 @@ import torch
 from torch import Tensor
 
 from .capture import Captured
-from .checkpoints import RunState, save_agent
-from .dataset_format import DatasetError
+from .checkpoints import save_agent
 from .evaluate import Evaluation, mean_return, play_episodes
+from .hours import DrivenHours, RecordedHours
 from .losses import make_loss
-from .networks import Agent, Network
+from .networks import Agent, Network, Precision
 from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
-from .parts import Part
-from .recording import Dataset, dump_part
 from .replay import store_device
+from .run import AUTOMATIC, Machine, Run, Turn
 from .sliding_window import Window
-from .training import (
-    Interrupted,
-    Progress,
-    StopSignal,
-    Stopwatch,
-    generator_state,
-    provenance,
-    restore_generator,
-    select_device,
-    select_precision,
-    stream,
-)
+from .training import stream
 
 
 @dataclass(frozen=True)
@@ -79,6 +66,104 @@ class Recipe:
     """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
 
 
+class Student:
+    """An agent that learns, the average of its weights, the optimiser, and how it has done since it was last asked."""
+
+    def __init__(self, agent: Agent, recipe: Recipe, precision: Precision) -> None:
+        self.agent, self.recipe, self.precision = agent, recipe, precision
+        self.average = copy.deepcopy(agent) if recipe.averaging else agent
+        self.optimizer = make_optimizer(
+            recipe.optimizer,
+            agent.parameters(),
+            recipe.learning_rate,
+            recipe.optimizer_epsilon,
+            recipe.filters_learning_rate,
+        )
+        self.loss = make_loss(recipe.loss, recipe.temperature)
+        self.sums = torch.zeros(3, device=agent.scale.device)  # loss, agreement and updates
+        self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
+
+    def update(self, game: str, observations: Tensor, teacher_q: Tensor) -> None:
+        """One gradient step towards the teacher's Q-values, float32 (batch, actions), for what it saw.
+
+        Args:
+            observations: (batch, 4, 84, 84) uint8.
+        """
+        place = self.sums.device
+        self.sums += self._steps[game](observations.to(place), teacher_q.to(place))
+
+    def _step(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
+        """The loss, how often the student's best action was the teacher's, and 1."""
+        student_q = self.agent(observations, game, self.precision)
+        loss = self.loss(student_q, teacher_q)
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        agreement = (student_q.argmax(1) == teacher_q.argmax(1)).float().mean()
+        return torch.stack([loss.detach(), agreement, torch.ones_like(agreement)])
+
+    @torch.no_grad()
+    def average_weights(self, update: int) -> None:
+        """After the update of this number, from 0. The first weights are soon forgotten."""
+        if self.recipe.averaging:
+            decay = min(self.recipe.averaging, (1 + update) / (10 + update))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.agent.parameters()), 1 - decay)
+
+    def standardise_inputs(self, moments: Sequence[tuple[float, float]]) -> None:
+        for agent in (self.agent, self.average):
+            agent.standardise_inputs(moments)
+
+    def facts(self) -> dict[str, float]:
+        """Means since they were last asked for."""
+        loss, agreement = (self.sums[:2] / self.sums[2]).tolist()
+        self.sums.zero_()
+        return {"loss": loss, "agreement": agreement}
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name).state_dict() for name in ("agent", "average", "optimizer")}
+        return {**parts, "sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.average.load_state_dict(state["average"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        self.sums.copy_(state["sums"])
+
+
+def learn(
+    student: Student,
+    hours: RecordedHours | DrivenHours,
+    windows: Mapping[str, Window],
+    rng: np.random.Generator,
+    total: int,
+    update: int = 0,
+) -> Iterator[Turn]:
+    """Distil: each new hour of every game's play is followed by updates, one a turn (paper, section 3 and appendix).
+
+    Args:
+        windows: each game's newest hours, still empty.
+        total: updates of the whole run.
+        update: how many of them were made before.
+    """
+    recipe, games = student.recipe, list(windows)
+    per_hour = recipe.updates_per_hour * len(games)
+    span = windows[games[0]].hours
+    hour = max(0, update // per_hour - span + 1)  # that enters next
+    while True:
+        while hour <= update // per_hour:
+            for game in games:
+                windows[game].push(*hours.hour(game, hour))
+            hour += 1
+        if update == 0 and recipe.input_scaling == "standardised":
+            student.standardise_inputs([window.pixel_moments() for window in windows.values()])
+        game = games[update % len(games)]
+        scale_learning_rates(student.optimizer, schedule_factor(update, total, recipe.schedule))
+        student.update(game, *windows[game].sample(recipe.batch_size, rng))
+        student.average_weights(update)
+        update += 1
+        yield Turn(1, student.sums[0], student.facts)
+
+
 def distill(
     parts: Mapping[str, Sequence[Path]],
     teachers: Mapping[str, Path],
@@ -87,9 +172,7 @@ def distill(
     evaluation: Evaluation,
     seed: int,
     folder: Path,
-    device: str = "auto",
-    precision: str = "auto",
-    checkpoint_seconds: float = 300.0,
+    machine: Machine = AUTOMATIC,
 ) -> None:
     """Distil a student into ``folder``: ``agent.safetensors``, its last weights or their average, and ``progress.csv``.
 
@@ -101,179 +184,62 @@ def distill(
             emulators a student plays that drives.
         teachers: for each game the teacher's file; read only where the student drives.
     """
-    place = select_device(device)
-    computing = select_precision(precision, place)
-    games = list(parts)
-    first: dict[str, Part] = {}  # closed again: what they say of themselves
-    digests: dict[str, list[str]] = {game: [] for game in games}
-    for game, paths in parts.items():  # better refused now than after a day
-        for path in paths:
-            with _open(path, game, recipe, like=first.get(game)) as part:
-                first.setdefault(game, part)
-                digests[game].append(part.digest)
-    protocol = _common_protocol(list(first.values()))
-    hours = min(part.hours * len(parts[game]) for game, part in first.items())
-    updates_per_hour = recipe.updates_per_hour * len(games)
-    total = hours * updates_per_hour
+    recorded = RecordedHours(parts, _alike(recipe))
     description = {
-        "games": games,
+        "games": list(parts),
         "network": asdict(network),
         "settings": asdict(recipe),
         "evaluation": asdict(evaluation),
-        "protocol": protocol,
+        "protocol": recorded.protocol,
         "seed": seed,
-        "teachers": {game: part.teacher for game, part in first.items()},
-        "data": digests,
+        "teachers": {game: part.teacher for game, part in recorded.first.items()},
+        "data": recorded.digests,
     }
-    metadata = {**description, "kind": "student", "updates": total, **provenance()}  # now: files may be edited later
-    run = RunState(folder / "state", description)
-    saved = run.load()
-    update = saved["update"] if saved else 0
-    if not saved:
-        _forget_hours(run.folder)
-
+    per_hour = recipe.updates_per_hour * len(parts)
+    total = recorded.count * per_hour
+    run = Run(folder, "student", {**description, "updates": total}, total, "update", machine)
     torch.manual_seed(seed)
-    student = Agent(network, {game: part.action_ids for game, part in first.items()}).to(place)
-    optimizer = make_optimizer(
-        recipe.optimizer,
-        student.parameters(),
-        recipe.learning_rate,
-        recipe.optimizer_epsilon,
-        recipe.filters_learning_rate,
-    )
-    loss_function = make_loss(recipe.loss, recipe.temperature)
-    average = copy.deepcopy(student) if recipe.averaging else student
+    agent = Agent(network, {game: part.action_ids for game, part in recorded.first.items()}).to(run.device)
+    student = Student(agent, recipe, run.precision)
     rng = np.random.default_rng(stream(seed, "distillation"))
-    span = min(recipe.window_hours, hours)
-    oldest = max(0, update // updates_per_hour - span + 1)  # hour that the windows start with
-    store = store_device(sum(Window.size(part, span, recipe.data) for part in first.values()), place)
-    windows = {game: Window(part, span, oldest, recipe.data, store) for game, part in first.items()}
-    rows: list[dict[str, float]] = []
-    sums = torch.zeros(3, device=place)  # loss, agreement and count since the last row
-    if saved:
-        student.load_state_dict(saved["student"])
-        average.load_state_dict(saved["average"])
-        restore_optimizer(optimizer, saved["optimizer"])
-        restore_generator(rng, saved["rng"])
-        rows, sums = saved["rows"], saved["sums"].to(place)
-
-    progress = Progress(total, "update", folder / "progress.csv", rows, update)
-    stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
-    loaded = oldest - 1  # newest hour in the windows
-    current: dict[str, Part] = {}  # open
-
-    def hour_of_play(game: str, hour: int) -> tuple[Part, int]:
-        """The part that an hour of the whole play is in, and which of its hours it is."""
-        if recipe.driver == "teacher":
-            index, within = divmod(hour, first[game].hours)
-            path = parts[game][index]
-        else:
-            path, within = run.folder / f"hour-{game}-{hour}.h5", 0
-            if not path.exists():
-                _drive(student, teachers[game], first[game], recipe, stream(seed, "driver", hour), path, device)
-        if game not in current or current[game].path != path:
-            if game in current:
-                current[game].close()
-            current[game] = _open(path, game, recipe, like=first[game])
-        return current[game], within
-
-    def learn_from(game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
-        """One gradient step; what it adds to ``sums``."""
-        student_q = student(observations, game, computing)
-        loss = loss_function(student_q, teacher_q)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-        agreement = (student_q.argmax(1) == teacher_q.argmax(1)).float().mean()
-        return torch.stack([loss.detach(), agreement, torch.ones_like(agreement)])
-
-    learn = {game: Captured(partial(learn_from, game)) for game in games}
-    while update < total:
-        while loaded < update // updates_per_hour:
-            loaded += 1
-            for game in games:
-                windows[game].push(*hour_of_play(game, loaded))
-        if update == 0 and recipe.input_scaling == "standardised":
-            for agent in (student, average):
-                agent.standardise_inputs([window.pixel_moments() for window in windows.values()])
-
-        game = games[update % len(games)]
-        observations, teacher_q = windows[game].sample(recipe.batch_size, rng)
-        scale_learning_rates(optimizer, schedule_factor(update, total, recipe.schedule))
-        sums += learn[game](observations.to(place), teacher_q.to(place))
-        if recipe.averaging:
-            decay = min(recipe.averaging, (1 + update) / (10 + update))  # the first weights are soon forgotten
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(student.parameters()), 1 - decay)
-        update += 1
-        progress.advance(1)
-        evaluating = update * recipe.evaluations // total > (update - 1) * recipe.evaluations // total
-        saving = stop.received or watch.due()
-        if (evaluating or saving) and not math.isfinite(sums[0]):
-            raise FloatingPointError(f"the loss became {float(sums[0])} before update {update:,}; lower learning_rate")
-        if evaluating:
-            row = {"loss": float(sums[0] / sums[2]), "agreement": float(sums[1] / sums[2])}
-            sums.zero_()
-            for name in games:
-                play = stream(seed, "progress", update)
-                episodes = play_episodes(average, name, protocol["name"], evaluation, play, computing)
-                row[f"return_{name}"] = mean_return(episodes)
-            progress.record(row)
-        if saving:
-            run.save(
-                {
-                    "update": update,
-                    "student": student.state_dict(),
-                    "average": average.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "rng": generator_state(rng),
-                    "rows": progress.rows,
-                    "sums": sums,
-                }
-            )
-            _forget_hours(run.folder, before=update // updates_per_hour - span + 1)
-            if stop.received:
-                raise Interrupted(143)
-    progress.close()
-    for part in current.values():
-        part.close()
-    save_agent(folder / "agent.safetensors", average, metadata)
-    run.remove()
+    run.restore(student=student, rng=rng)
+    hours: RecordedHours | DrivenHours = recorded
+    if recipe.driver != "teacher":
+        share = 1.0 if recipe.driver == "student" else 0.5
+        hours = DrivenHours(recorded, agent, share, teachers, run.scratch, seed, machine.device)
+        if not run.resumed:
+            hours.forget()
+    span = min(recipe.window_hours, recorded.count)
+    windows = _windows(recorded, span, max(0, run.done // per_hour - span + 1), recipe.data, run.device)
+    for turn in run.turns(learn(student, hours, windows, rng, total, run.done)):
+        if run.shares_done(recipe.evaluations):
+            run.record(turn.facts() | _score(student, recorded.protocol["name"], evaluation, seed, run.done))
+        hours.forget(before=run.saved // per_hour - span + 1)
+    hours.close()
+    save_agent(folder / "agent.safetensors", student.average, run.metadata)
+    run.remove_state()
 
 
-def _drive(
-    student: Agent, teacher: Path, like: Part, recipe: Recipe, seed: Sequence[int], path: Path, device: str
-) -> None:
-    """Let the student play an hour like those of ``like``, and the teacher label what it saw."""
-    settings = Dataset(**{**like.settings, "hours_per_part": 1})
-    driven = like.slots if recipe.driver == "student" else like.slots // 2
-    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    dump_part(teacher, like.game, like.protocol["name"], 0, settings, number, path, device, student, driven)
+def _alike(recipe: Recipe) -> list[str]:
+    """What the parts of a game must share."""
+    recorded, frozen = recipe.driver == "teacher", recipe.teacher == "final"
+    return [*(["hours"] if recorded else []), *(["teacher"] if frozen else [])]
 
 
-def _forget_hours(folder: Path, before: float = math.inf) -> None:
-    """Delete a driving student's hours that no window will ask for again, even after a resumption."""
-    for path in folder.glob("hour-*.h5"):
-        if int(path.stem.rsplit("-", 1)[1]) < before:
-            path.unlink()
+def _windows(
+    recorded: RecordedHours, span: int, oldest: int, fraction: float, device: torch.device
+) -> dict[str, Window]:
+    """Each game's, on the GPU if all of them fit there. A resumed run starts at the oldest hour in its windows."""
+    size = sum(Window.size(part, span, fraction) for part in recorded.first.values())
+    store = store_device(size, device)
+    return {game: Window(part, span, oldest, fraction, store) for game, part in recorded.first.items()}
 
 
-def _open(path: Path, game: str, recipe: Recipe, like: Part | None = None) -> Part:
-    part = Part(path)
-    if part.game != game:
-        raise DatasetError(f"{path}: holds {part.game}, expected {game}")
-    same = ["hours"] if recipe.driver == "teacher" else []
-    same += ["times_per_hour", "slots", "protocol", "action_ids"]
-    if recipe.teacher == "final":
-        same.append("teacher")
-    for name in same:
-        if like is not None and getattr(part, name) != getattr(like, name):
-            raise DatasetError(f"{path}: its {name} differs from that of {like.path}")
-    return part
-
-
-def _common_protocol(parts: Sequence[Part]) -> dict[str, Any]:
-    for part in parts[1:]:
-        if part.protocol != parts[0].protocol:
-            raise DatasetError(f"{part.path}: its protocol differs from that of {parts[0].path}")
-    return parts[0].protocol
+def _score(student: Student, protocol: str, evaluation: Evaluation, seed: int, update: int) -> dict[str, float]:
+    """Mean return of the averaged weights on each game."""
+    returns = {}
+    for game in student.average.actions:
+        play = stream(seed, "progress", update)
+        episodes = play_episodes(student.average, game, protocol, evaluation, play, student.precision)
+        returns[f"return_{game}"] = mean_return(episodes)
+    return returns

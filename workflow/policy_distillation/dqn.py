@@ -7,46 +7,31 @@ replay per game, the games taking turns at every vector step.
 from __future__ import annotations
 
 import copy
-import shutil
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .acting import LastingExploration
-from .atari import PROTOCOLS, AtariVector
+from .acting import LastingExploration, exploration, mean_or_nan
+from .atari import AtariVector
 from .capture import Captured
-from .checkpoints import RunState, load_initial_agent, read_metadata
-from .evaluate import BestSnapshot, Evaluation
-from .files import atomic_path
-from .networks import Agent, Network, Precision
+from .networks import Agent, Precision
 from .optimizers import make_optimizer, restore_optimizer
 from .replay import PIXELS, Batch, Replay, pixel_moments, store_device
-from .training import (
-    Interrupted,
-    Progress,
-    StopSignal,
-    Stopwatch,
-    generator_state,
-    provenance,
-    restore_generator,
-    select_device,
-    select_precision,
-    stream,
-)
+from .run import Run, Turn
 
 
 @dataclass(frozen=True)
 class DQN:
     """Hyper-parameters; config.yaml holds the paper's values and their sources."""
 
+    algorithm: ClassVar[str] = "dqn"
     steps: int
     """Agent steps over all games."""
     envs: int
@@ -81,12 +66,6 @@ class DQN:
     """``unit``: x/255, the paper's. ``standardised``: by the warm-up's frames, folded away when saved."""
     filters_learning_rate: float = 0.002
     """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
-
-
-def exploration(step: int, settings: DQN) -> float:
-    """Epsilon after ``step`` agent steps: constant until the warm-up ends at epsilon_start, then a straight line."""
-    fraction = min(1.0, max(0.0, step - settings.warmup_steps) / settings.epsilon_decay_steps)
-    return settings.epsilon_start + fraction * (settings.epsilon_end - settings.epsilon_start)
 
 
 class Learner:
@@ -134,6 +113,12 @@ class Learner:
         targets: Tensor = batch.returns + batch.discounts * best
         return targets
 
+    def standardise_inputs(self, replays: Iterable[Replay], keep_outputs: bool) -> None:
+        """Shift and scale both networks' inputs by the mean and deviation of what is in the replays."""
+        moments = [pixel_moments(replay.frames, 0, len(replay) - 1) for replay in replays]
+        for agent in (self.online, self.target):
+            agent.standardise_inputs(moments, keep_outputs)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "online": self.online.state_dict(),
@@ -149,150 +134,71 @@ class Learner:
         self.updates = state["updates"]
 
 
-def train(
-    games: Sequence[str],
-    network: Network,
+def learn(
+    run: Run,
+    agent: Agent,
+    envs: Mapping[str, AtariVector],
     settings: DQN,
-    evaluation: Evaluation,
-    protocol: str,
-    seed: int,
-    folder: Path,
-    device: str = "auto",
-    precision: str = "auto",
-    checkpoint_seconds: float = 300.0,
-    snapshots: int = 0,
-    initial: Path | None = None,
-) -> None:
-    """Train an agent and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
+    rng: np.random.Generator,
+    further: bool,
+) -> Iterator[Turn]:
+    """Improve ``agent`` by deep Q-learning, one vector step of one game a turn (Mnih et al. 2015, algorithm 1).
 
-    With ``snapshots``, also the best snapshot so far after each 1 / snapshots of the steps, as
-    ``snapshots/{k}.safetensors`` with k from 0: what online distillation learns from. With ``initial``, the file of an
-    agent of the same network and actions, learning goes on from its weights instead of random ones.
-
-    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``: networks, optimiser,
-    counters, replay and random state as they were; the emulators, whose state ale-py does not expose, start new games.
+    Args:
+        rng: draws exploration and minibatches.
+        further: the agent was trained before, so that standardising its inputs must not change its outputs.
     """
-    place = select_device(device)
-    computing = select_precision(precision, place)
-    description = {
-        "games": list(games),
-        "network": asdict(network),
-        "algorithm": "dqn",
-        "settings": asdict(settings),
-        "evaluation": asdict(evaluation),
-        "protocol": asdict(PROTOCOLS[protocol]),
-        "seed": seed,
-        "initial_agent": read_metadata(initial) if initial else None,
-    }
-    metadata = {**description, "kind": "dqn", **provenance()}  # now: the files may be edited while this runs
-    run = RunState(folder / "state", description)
-    saved = run.load()
-    step = saved["step"] if saved else 0
-    envs = {
-        game: AtariVector(game, PROTOCOLS[protocol], "train", settings.envs, stream(seed, "training", game, step))
-        for game in games
-    }
-    torch.manual_seed(seed)
-    agent = Agent(network, {game: env.action_ids for game, env in envs.items()}).to(place)
-    if initial:
-        load_initial_agent(initial, agent)
-    learner = Learner(agent, settings, computing)
-    repeat = PROTOCOLS[protocol].repeat_first_frame
-    store = store_device(len(games) * settings.replay_size * (PIXELS + 8), place)
-    replays = {
-        game: Replay(settings.replay_size, settings.envs, settings.n_step, settings.discount, repeat, store)
-        for game in games
-    }
+    games = list(envs)
+    learner = Learner(agent, settings, run.precision)
+    replays = make_replays(envs, settings, run.device)
+    run.restore(learner=learner, **{f"replay-{game}": replay for game, replay in replays.items()})
     explore = {game: LastingExploration(settings.envs, settings.longest_exploration) for game in games}
-    rng = np.random.default_rng(seed)
-    best = BestSnapshot(agent, protocol, evaluation, seed, computing)
-    rows: list[dict[str, float]] = []
-    if saved:
-        learner.load_state_dict(saved["learner"])
-        best.load_state_dict(saved["best"])
-        rows = saved["rows"]
-        restore_generator(rng, saved["rng"])
-        for game, replay in replays.items():
-            replay.load(run.folder / saved["replays"][game])
-
-    def check_loss() -> None:
-        if learner.updates > updates_before and not torch.isfinite(newest[0]):
-            raise FloatingPointError(f"the loss is {newest[0].item()} at step {step:,}; the last checkpoint is kept")
-
-    def checkpoint() -> None:
-        check_loss()
-        names = {game: f"replay-{game}-{step}.h5" for game in games}
-        for game, replay in replays.items():
-            replay.save(run.folder / names[game])
-        run.save(
-            {
-                "step": step,
-                "learner": learner.state_dict(),
-                "best": best.state_dict(),
-                "rows": progress.rows,
-                "rng": generator_state(rng),
-                "replays": names,
-            }
-        )
-        for path in run.folder.glob("replay-*.h5"):  # those of earlier checkpoints, and of ones cut short
-            if path.name not in names.values():
-                path.unlink()
-
-    progress = Progress(settings.steps, "step", folder / "progress.csv", rows, step)
-    stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
     observations = {game: env.reset() for game, env in envs.items()}
     recent: dict[str, deque[float]] = {game: deque(maxlen=100) for game in games}
     newest = torch.full((2,), float("nan"))  # loss and mean Q-value
-    updates_before = learner.updates
-    vector_step = step // settings.envs
-    while step < settings.steps:
-        game = games[vector_step % len(games)]
-        replay, env = replays[game], envs[game]
 
-        q_values = agent.q_values(observations[game], game, computing)
-        actions = explore[game](q_values, exploration(step // len(games), settings), rng)
+    def epsilon(step: int) -> float:
+        own = step // len(games) - settings.warmup_steps
+        return exploration(own, settings.epsilon_start, settings.epsilon_end, settings.epsilon_decay_steps)
+
+    def facts() -> dict[str, float]:
+        loss, mean_q = newest.tolist()
+        returns = {f"training_return_{game}": mean_or_nan(recent[game]) for game in games}
+        return {"epsilon": epsilon(step), "loss": loss, "q": mean_q, **returns}
+
+    step = run.done
+    while True:
+        game = games[step // settings.envs % len(games)]
+        env, replay = envs[game], replays[game]
+        q_values = agent.q_values(observations[game], game, run.precision)
+        actions = explore[game](q_values, epsilon(step), rng)
         env.send(actions)  # while the emulators play, the agent learns from what was stored before
-        before, step, vector_step = step, step + settings.envs, vector_step + 1
+        before, step = step, step + settings.envs
         updates = step // settings.train_every - before // settings.train_every
-        if updates and all(len(replay) >= settings.warmup_steps for replay in replays.values()):
-            if learner.updates == 0 and settings.input_scaling == "standardised":
-                moments = [pixel_moments(replay.frames, 0, len(replay) - 1) for replay in replays.values()]
-                for copied in (learner.online, learner.target):
-                    copied.standardise_inputs(moments, keep_outputs=bool(initial))
-            for _ in range(updates):
-                newest = learner.update(replay.sample(settings.batch_size, rng), game)
+        if any(len(stored) < settings.warmup_steps for stored in replays.values()):
+            updates = 0
+        if updates and learner.updates == 0 and settings.input_scaling == "standardised":
+            learner.standardise_inputs(replays.values(), keep_outputs=further)
+        for _ in range(updates):
+            newest = learner.update(replay.sample(settings.batch_size, rng), game)
         outcome = env.receive()
-        replay.append(
-            observations[game],
-            actions,
-            outcome.rewards,
-            outcome.terminations,
-            outcome.truncations,
-            outcome.episode_ends,
-        )
+        replay.append(observations[game], actions, outcome)
         observations[game] = outcome.observations
         recent[game].extend(episode.episode_return for episode in outcome.episodes)
-        progress.advance(settings.envs)
+        yield Turn(settings.envs, newest[0] if updates else None, facts)
 
-        if step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps:
-            check_loss()
-            loss, mean_q = newest.tolist()
-            row = {"epsilon": exploration(step // len(games), settings), "loss": loss, "q": mean_q}
-            for name in games:
-                row[f"training_return_{name}"] = float(np.mean(recent[name])) if recent[name] else float("nan")
-            progress.record(row | best.consider(agent, step))
-        for k in range(before * snapshots // settings.steps, min(snapshots, step * snapshots // settings.steps)):
-            best.save(run.folder / f"snapshot-{k}.safetensors", step, metadata)
-        if stop.received or watch.due():
-            checkpoint()
-            if stop.received:
-                raise Interrupted(143)
-    progress.close()
-    for env in envs.values():
-        env.close()
-    (folder / "snapshots").mkdir(exist_ok=True)
-    for k in range(snapshots):
-        with atomic_path(folder / f"snapshots/{k}.safetensors") as temporary:
-            shutil.copyfile(run.folder / f"snapshot-{k}.safetensors", temporary)
-    best.save(folder / "agent.safetensors", step, metadata)
-    run.remove()
+
+def make_replays(envs: Mapping[str, AtariVector], settings: DQN, device: torch.device) -> dict[str, Replay]:
+    """One for each game, on the GPU if all of them fit there."""
+    store = store_device(len(envs) * settings.replay_size * (PIXELS + 8), device)
+    return {
+        game: Replay(
+            settings.replay_size,
+            settings.envs,
+            settings.n_step,
+            settings.discount,
+            env.protocol.repeat_first_frame,
+            store,
+        )
+        for game, env in envs.items()
+    }

@@ -118,11 +118,19 @@ def scale_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> Non
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a saved state. Its learning rates may have been tensors on another device."""
-    rates = [group["lr"] for group in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        saved, group["lr"] = float(group["lr"]), rate
+    """Load a saved state, on whatever device it was made.
+
+    How this device computes stays the new optimiser's own affair: its flags, and whether its rates are tensors.
+    """
+    own = [dict(group) for group in optimizer.param_groups]
+    flags = ("capturable", "fused", "foreach", "differentiable")
+    groups = [
+        {**saved, **{flag: group[flag] for flag in flags if flag in group}}
+        for saved, group in zip(state["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, before in zip(optimizer.param_groups, own, strict=True):
+        saved, group["lr"] = float(group["lr"]), before["lr"]
         _set(group, saved)
 
 

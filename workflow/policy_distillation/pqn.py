@@ -7,41 +7,29 @@ computed backwards over what they saw, the network is fitted to them, and the st
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .acting import epsilon_greedy
-from .atari import PROTOCOLS, SIDE, STACK, AtariVector
+from .acting import epsilon_greedy, exploration, mean_or_nan
+from .atari import SIDE, STACK, AtariVector
 from .capture import Captured
-from .checkpoints import RunState, load_initial_agent, read_metadata
-from .evaluate import BestSnapshot, Evaluation
-from .files import atomic_path
-from .networks import Agent, Network, Precision
-from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
-from .training import (
-    Interrupted,
-    Progress,
-    StopSignal,
-    Stopwatch,
-    generator_state,
-    provenance,
-    restore_generator,
-    select_device,
-    select_precision,
-    stream,
-)
+from .networks import Agent, Precision
+from .optimizers import make_optimizer, scale_learning_rates, schedule_factor
+from .run import Run, Turn
 
 
 @dataclass(frozen=True)
 class PQN:
     """Hyper-parameters; config.yaml holds the values of Gallici et al. and where ours differ."""
 
+    algorithm: ClassVar[str] = "pqn"
     steps: int
     """Agent steps."""
     envs: int
@@ -74,12 +62,6 @@ class PQN:
     """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
 
 
-def exploration(step: int, settings: PQN) -> float:
-    """Epsilon after ``step`` agent steps."""
-    fraction = min(1.0, step / settings.epsilon_decay_steps)
-    return settings.epsilon_start + fraction * (settings.epsilon_end - settings.epsilon_start)
-
-
 def lambda_returns(
     rewards: Tensor, terminations: Tensor, truncations: Tensor, values: Tensor, discount: float, trace_decay: float
 ) -> Tensor:
@@ -107,11 +89,11 @@ def update(
     agent: Agent,
     optimizer: torch.optim.Optimizer,
     game: str,
+    max_gradient_norm: float,
+    precision: Precision,
     observations: Tensor,
     actions: Tensor,
     targets: Tensor,
-    max_gradient_norm: float,
-    precision: Precision,
 ) -> Tensor:
     """One step on half the squared error between the Q-values of ``actions`` and ``targets``; returns the loss.
 
@@ -130,137 +112,96 @@ def update(
     return loss.detach()
 
 
-def train(
-    game: str,
-    network: Network,
+@dataclass(frozen=True)
+class Rollout:
+    """What ``slots`` emulators went through in ``times`` steps. First axes of all: (times, slots)."""
+
+    observations: Tensor
+    """(times, slots, 4, 84, 84) uint8, where the agent is."""
+    actions: Tensor
+    """int64, where the agent is."""
+    rewards: Tensor
+    terminations: Tensor
+    truncations: Tensor
+    values: Tensor
+    """(times + 1, slots) float32: the greatest Q-value of each observation and of the one after the last."""
+
+    @classmethod
+    def empty(cls, times: int, slots: int, device: torch.device) -> Rollout:
+        return cls(
+            observations=torch.empty((times, slots, STACK, SIDE, SIDE), dtype=torch.uint8, device=device),
+            actions=torch.empty((times, slots), dtype=torch.int64, device=device),
+            rewards=torch.empty((times, slots)),
+            terminations=torch.empty((times, slots), dtype=torch.bool),
+            truncations=torch.empty((times, slots), dtype=torch.bool),
+            values=torch.empty((times + 1, slots)),
+        )
+
+    def targets(self, discount: float, trace_decay: float) -> Tensor:
+        ends = self.terminations, self.truncations
+        return lambda_returns(self.rewards, *ends, self.values, discount, trace_decay)
+
+    def pixel_moments(self) -> tuple[float, float]:
+        """Mean and mean square of the newest frames' pixels."""
+        pixels = self.observations[:, :, -1].double()
+        return float(pixels.mean()), float(pixels.square().mean())
+
+
+def learn(
+    run: Run,
+    agent: Agent,
+    envs: Mapping[str, AtariVector],
     settings: PQN,
-    evaluation: Evaluation,
-    protocol: str,
-    seed: int,
-    folder: Path,
-    device: str = "auto",
-    precision: str = "auto",
-    checkpoint_seconds: float = 300.0,
-    snapshots: int = 0,
-    initial: Path | None = None,
-) -> None:
-    """Train a teacher and write ``agent.safetensors`` (its best snapshot) and ``progress.csv`` into ``folder``.
+    rng: np.random.Generator,
+    further: bool,
+) -> Iterator[Turn]:
+    """Improve ``agent`` on one game, one rollout a turn (Gallici et al. 2024, algorithm 1).
 
-    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state``; the emulators, whose
-    state ale-py does not expose, start new games. ``snapshots`` and ``initial`` are those of
-    :func:`policy_distillation.dqn.train`.
+    Args:
+        rng: draws exploration and the order of minibatches.
+        further: the agent was trained before, so that standardising its inputs must not change its outputs.
     """
-    place = select_device(device)
-    computing = select_precision(precision, place)
-    description = {
-        "games": [game],
-        "network": asdict(network),
-        "algorithm": "pqn",
-        "settings": asdict(settings),
-        "evaluation": asdict(evaluation),
-        "protocol": asdict(PROTOCOLS[protocol]),
-        "seed": seed,
-        "initial_agent": read_metadata(initial) if initial else None,
-    }
-    metadata = {**description, "kind": "pqn", **provenance()}  # now: the files may be edited while this runs
-    run = RunState(folder / "state", description)
-    saved = run.load()
-    step = saved["step"] if saved else 0
-    env = AtariVector(game, PROTOCOLS[protocol], "train", settings.envs, stream(seed, "training", game, step))
-    torch.manual_seed(seed)
-    agent = Agent(network, {game: env.action_ids}).to(place)
-    if initial:
-        load_initial_agent(initial, agent)
-    optimizer = make_optimizer(
-        settings.optimizer,
-        agent.parameters(),
-        settings.learning_rate,
-        settings.optimizer_epsilon,
-        settings.filters_learning_rate,
-    )
-    best = BestSnapshot(agent, protocol, evaluation, seed, computing)
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, float]] = []
-    if saved:
-        agent.load_state_dict(saved["agent"])
-        restore_optimizer(optimizer, saved["optimizer"])
-        best.load_state_dict(saved["best"])
-        restore_generator(rng, saved["rng"])
-        rows = saved["rows"]
-
+    ((game, env),) = envs.items()
+    rates = settings.learning_rate, settings.optimizer_epsilon, settings.filters_learning_rate
+    optimizer = make_optimizer(settings.optimizer, agent.parameters(), *rates)
+    run.restore(agent=agent, optimizer=optimizer)
     times, slots = settings.rollout_steps, settings.envs
-    size = times * slots
-    observations = torch.empty((times, slots, STACK, SIDE, SIDE), dtype=torch.uint8, device=place)
-    actions = torch.empty((times, slots), dtype=torch.int64, device=place)
-    rewards = torch.empty((times, slots))
-    terminations = torch.empty((times, slots), dtype=torch.bool)
-    truncations = torch.empty((times, slots), dtype=torch.bool)
-    values = torch.empty((times + 1, slots))
-
-    def update_on(observations: Tensor, actions: Tensor, targets: Tensor) -> Tensor:
-        return update(agent, optimizer, game, observations, actions, targets, settings.max_gradient_norm, computing)
-
-    updated = Captured(update_on)
-    progress = Progress(settings.steps, "step", folder / "progress.csv", rows, step)
-    stop, watch = StopSignal(), Stopwatch(checkpoint_seconds)
+    rollout = Rollout.empty(times, slots, run.device)
+    step_on = Captured(partial(update, agent, optimizer, game, settings.max_gradient_norm, run.precision))
     recent: deque[float] = deque(maxlen=100)
     newest = env.reset()
-    while step < settings.steps:
+
+    def epsilon(step: int) -> float:
+        return exploration(step, settings.epsilon_start, settings.epsilon_end, settings.epsilon_decay_steps)
+
+    def facts() -> dict[str, float]:
+        values = {"epsilon": epsilon(step), "loss": loss.item(), "q": float(rollout.values.mean())}
+        return {**values, f"training_return_{game}": mean_or_nan(recent)}
+
+    step = run.done
+    while True:
         for t in range(times):
-            q_values = agent.q_values(newest, game, computing)
-            chosen = epsilon_greedy(q_values, exploration(step + t * slots, settings), rng)
-            env.send(chosen)  # while the emulators play, what they play from is stored
-            observations[t] = torch.from_numpy(newest)
-            values[t] = torch.from_numpy(q_values.max(1))
-            actions[t] = torch.from_numpy(chosen)
+            q_values = agent.q_values(newest, game, run.precision)
+            actions = epsilon_greedy(q_values, epsilon(step + t * slots), rng)
+            env.send(actions)  # while the emulators play, what they play from is stored
+            rollout.observations[t] = torch.from_numpy(newest)
+            rollout.values[t] = torch.from_numpy(q_values.max(1))
+            rollout.actions[t] = torch.from_numpy(actions)
             outcome = env.receive()
-            rewards[t] = torch.from_numpy(outcome.rewards)
-            terminations[t] = torch.from_numpy(outcome.terminations)
-            truncations[t] = torch.from_numpy(outcome.truncations)
+            for name in ("rewards", "terminations", "truncations"):
+                getattr(rollout, name)[t] = torch.from_numpy(getattr(outcome, name))
             recent.extend(episode.episode_return for episode in outcome.episodes)
             newest = outcome.observations
         if step == 0 and settings.input_scaling == "standardised":
-            pixels = observations[:, :, -1].double()
-            agent.standardise_inputs([(float(pixels.mean()), float(pixels.square().mean()))], bool(initial))
-        values[times] = torch.from_numpy(agent.q_values(newest, game, computing).max(1))
-        targets = lambda_returns(rewards, terminations, truncations, values, settings.discount, settings.trace_decay)
+            agent.standardise_inputs([rollout.pixel_moments()], keep_outputs=further)
+        rollout.values[times] = torch.from_numpy(agent.q_values(newest, game, run.precision).max(1))
+        targets = rollout.targets(settings.discount, settings.trace_decay).to(run.device)
 
         scale_learning_rates(optimizer, schedule_factor(step, settings.steps, settings.schedule))
-        flat = observations.view(size, STACK, SIDE, SIDE), actions.view(size), targets.to(place).view(size)
+        samples = [values.flatten(0, 1) for values in (rollout.observations, rollout.actions, targets)]
         for _ in range(settings.epochs):
-            for picked in torch.split(torch.from_numpy(rng.permutation(size)).to(place), settings.batch_size):
-                loss = updated(*(every[picked] for every in flat))
-        before, step = step, step + size
-        progress.advance(size)
-
-        evaluating = step // settings.evaluate_every > before // settings.evaluate_every or step >= settings.steps
-        saving = stop.received or watch.due()
-        if (evaluating or saving) and not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step:,}; the last checkpoint is kept")
-        if evaluating:
-            row = {"epsilon": exploration(step, settings), "loss": loss.item(), "q": float(values.mean())}
-            row[f"training_return_{game}"] = float(np.mean(recent)) if recent else float("nan")
-            progress.record(row | best.consider(agent, step))
-        for k in range(before * snapshots // settings.steps, min(snapshots, step * snapshots // settings.steps)):
-            best.save(run.folder / f"snapshot-{k}.safetensors", step, metadata)
-        if saving:
-            run.save(
-                {
-                    "step": step,
-                    "agent": agent.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "best": best.state_dict(),
-                    "rng": generator_state(rng),
-                    "rows": progress.rows,
-                }
-            )
-            if stop.received:
-                raise Interrupted(143)
-    progress.close()
-    env.close()
-    (folder / "snapshots").mkdir(exist_ok=True)
-    for k in range(snapshots):
-        with atomic_path(folder / f"snapshots/{k}.safetensors") as temporary:
-            shutil.copyfile(run.folder / f"snapshot-{k}.safetensors", temporary)
-    best.save(folder / "agent.safetensors", step, metadata)
-    run.remove()
+            order = torch.from_numpy(rng.permutation(times * slots)).to(run.device)
+            for picked in torch.split(order, settings.batch_size):
+                loss = step_on(*(values[picked] for values in samples))
+        step += times * slots
+        yield Turn(times * slots, loss, facts)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .atari import SIDE, STACK
+from .atari import SIDE, STACK, Step
 from .files import atomic_path
 
 PIXELS = SIDE * SIDE
@@ -122,24 +122,16 @@ class Replay:
     def __len__(self) -> int:
         return self.filled * self.slots
 
-    def append(
-        self,
-        observations: NDArray[np.uint8],
-        actions: NDArray[np.int64],
-        rewards: NDArray[np.float32],
-        terminations: NDArray[np.bool_],
-        truncations: NDArray[np.bool_],
-        episode_ends: NDArray[np.bool_],
-    ) -> None:
-        """Add one vector step: what was seen (slots, 4, 84, 84), what was done, and what came of it (slots,)."""
+    def append(self, observations: NDArray[np.uint8], actions: NDArray[np.int64], step: Step) -> None:
+        """Add one vector step: what was seen (slots, 4, 84, 84), what was done (slots,), and what came of it."""
         here = slice(self.head * self.slots, (self.head + 1) * self.slots)
         self.frames[here] = torch.from_numpy(observations[:, -1].reshape(self.slots, PIXELS))
         self.ages[here] = torch.from_numpy(self._age)
         self.actions[here] = torch.from_numpy(actions).to(torch.uint8)
-        self.rewards[here] = torch.from_numpy(rewards)
-        self.terminations[here] = torch.from_numpy(terminations)
-        self.truncations[here] = torch.from_numpy(truncations)
-        self._age = np.where(episode_ends, 0, np.minimum(self._age + 1, STACK)).astype(np.uint8)
+        self.rewards[here] = torch.from_numpy(step.rewards)
+        self.terminations[here] = torch.from_numpy(step.terminations)
+        self.truncations[here] = torch.from_numpy(step.truncations)
+        self._age = np.where(step.episode_ends, 0, np.minimum(self._age + 1, STACK)).astype(np.uint8)
         self.head = (self.head + 1) % self.times
         self.filled = min(self.filled + 1, self.times)
 

@@ -8,24 +8,18 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
-import time
 import traceback
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from tqdm import tqdm
 
-from .files import atomic_path
 from .networks import Precision
 
 
@@ -57,8 +51,11 @@ def select_device(name: str) -> torch.device:
 
 def select_precision(name: str, device: torch.device) -> Precision:
     """``auto``: bfloat16 on a GPU or a CPU that multiplies it in hardware, else float32."""
+    if name == "auto" and device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
+    else:
+        fast = any(flag in _cpu_info() for flag in ("amx_bf16", "avx512_bf16"))
     if name == "auto":
-        fast = device.type == "cuda" or "amx_bf16" in _cpu_info() or "avx512_bf16" in _cpu_info()
         return "bfloat16" if fast else "float32"
     return "bfloat16" if name == "bfloat16" else "float32"
 
@@ -97,82 +94,6 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-class Interrupted(SystemExit):
-    """SIGTERM arrived and the state was saved."""
-
-
-class StopSignal:
-    """Turns SIGTERM (a time limit, a preemption) into a flag that a loop reads between steps."""
-
-    def __init__(self) -> None:
-        self.received = False
-        signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-
-
-class Progress:
-    """Rows for a CSV, scalars for TensorBoard, a bar on a terminal or plain lines in a log.
-
-    Args:
-        total: units of the whole run.
-        unit: ``step`` or ``update``; also the name of the CSV's first column.
-        csv: rewritten whole, atomically, at each row.
-        rows: of an earlier part of the same run.
-        done: units that the earlier part did.
-    """
-
-    def __init__(self, total: int, unit: str, csv: Path, rows: list[dict[str, float]], done: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # who plays or exports need not have it
-
-        self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
-        self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
-        self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
-        self._done, self._start, self._first = done, time.monotonic(), done
-        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
-        if done:
-            print(f"resuming at {unit} {done:,} of {total:,}", flush=True)
-
-    def advance(self, units: int) -> None:
-        self._done += units
-        self._bar.update(units)
-
-    def record(self, values: Mapping[str, float]) -> None:
-        """Add a row at the current unit; ``seconds`` is the time that training has taken so far."""
-        elapsed = time.monotonic() - self._start
-        row = {self._unit: self._done, "seconds": round(self._seconds_before + elapsed, 1), **values}
-        self.rows.append(row)
-        with atomic_path(self._csv) as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, self._done)
-        rate = (self._done - self._first) / max(elapsed, 1e-9)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        line = f"{self._unit} {self._done:>10,} of {self._total:,}  {text}  ({rate:,.0f} {self._unit}s/s)"
-        if self._bar.disable:
-            print(line, flush=True)
-        else:
-            tqdm.write(line)
-
-    def close(self) -> None:
-        self._bar.close()
-        self._board.close()
-
-
-class Stopwatch:
-    """Says when the next checkpoint is due."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._last = seconds, time.monotonic()
-
-    def due(self) -> bool:
-        if time.monotonic() - self._last < self._seconds:
-            return False
-        self._last = time.monotonic()
-        return True
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from policy_distillation.distill import Recipe, distill
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Network
+from policy_distillation.run import Machine
 from policy_distillation.training import logging_to, prepare_process
 
 machine = snakemake.config["machine"]
@@ -25,7 +26,5 @@ with logging_to(snakemake.log[0]):
         evaluation=Evaluation(**snakemake.params.evaluation),
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        device=machine["device"],
-        precision=machine["precision"],
-        checkpoint_seconds=machine["checkpoint_seconds"],
+        machine=Machine(machine["device"], machine["precision"], machine["checkpoint_seconds"]),
     )

@@ -1,10 +1,10 @@
 """Let a teacher play and record one part of its data set."""
 
-import os
 from pathlib import Path
 
-# Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from policy_distillation import openmp
+
+openmp.set_waiting("play")  # before torch is loaded
 
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.training import logging_to, prepare_process

@@ -1,10 +1,10 @@
 """Score an agent on one game."""
 
-import os
 from pathlib import Path
 
-# Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from policy_distillation import openmp
+
+openmp.set_waiting("play")  # before torch is loaded
 
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes

@@ -1,0 +1,84 @@
+"""Learning curves on disk and on the screen, also of runs that go on."""
+
+import csv
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from policy_distillation import progress as module
+from policy_distillation.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only the test moves."""
+    now = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_progress_writes_each_row_at_once(tmp_path, clock, capsys):
+    progress = Progress(1000, "step", tmp_path / "progress.csv", [])
+    for loss in (0.5, 0.25):
+        clock[0] += 10
+        progress.advance(100)
+        progress.record({"loss": loss, "return_pong": float("nan")})
+        assert len(read_rows(tmp_path / "progress.csv")) == len(progress.rows)  # a killed run keeps its curve
+    progress.close()
+    table = pd.read_csv(tmp_path / "progress.csv")
+    assert list(table.columns) == ["step", "seconds", "loss", "return_pong"]
+    assert table["step"].tolist() == [100, 200]
+    assert table["seconds"].tolist() == [10, 20]
+    assert table["loss"].tolist() == [0.5, 0.25]
+    assert math.isnan(table["return_pong"][0])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2  # plain lines where there is no terminal
+    assert "200 of 1,000" in lines[1]
+    assert "loss 0.25" in lines[1]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_resumed_progress_continues_rows_and_seconds(tmp_path, clock, capsys):
+    earlier = Progress(1000, "update", tmp_path / "progress.csv", [])
+    clock[0] += 30
+    earlier.advance(100)
+    earlier.record({"loss": 1.0})
+    kept = list(earlier.rows)
+    earlier.advance(100)
+    earlier.record({"loss": 7.0})  # after the checkpoint: the resumed run does this part again
+    earlier.close()
+
+    clock[0] += 5000  # in the queue
+    later = Progress(1000, "update", tmp_path / "progress.csv", kept, done=150)
+    clock[0] += 12
+    later.advance(50)
+    later.record({"loss": 0.5})
+    later.close()
+    table = pd.read_csv(tmp_path / "progress.csv")
+    assert table["update"].tolist() == [100, 200]
+    assert table["seconds"].tolist() == [30, 42]
+    assert table["loss"].tolist() == [1.0, 0.5]
+    assert "resuming at update 150 of 1,000" in capsys.readouterr().out
+
+
+def test_progress_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    progress = Progress(10, "step", tmp_path / "progress.csv", [])
+    progress.record({"loss": 1.0})
+    before = (tmp_path / "progress.csv").read_bytes()
+
+    def fail_halfway(self, path, **options):
+        Path(path).write_text("step,sec")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail_halfway)
+    with pytest.raises(OSError, match="disk full"):
+        progress.record({"loss": 2.0})
+    progress.close()
+    assert (tmp_path / "progress.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["progress.csv", "tensorboard"]

@@ -1,0 +1,61 @@
+"""A learning curve that people can follow while it grows: a CSV, TensorBoard, and a bar or plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+from .files import atomic_path
+
+
+class Progress:
+    """Rows for a CSV, scalars for TensorBoard, a bar on a terminal or plain lines in a log.
+
+    Args:
+        total: units of the whole run.
+        unit: ``step`` or ``update``; also the name of the CSV's first column.
+        csv: rewritten whole, atomically, at each row.
+        rows: of an earlier part of the same run.
+        done: units that the earlier part did.
+    """
+
+    def __init__(self, total: int, unit: str, csv: Path, rows: list[dict[str, float]], done: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # who plays or exports need not have it
+
+        self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
+        self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
+        self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
+        self._done, self._start, self._first = done, time.monotonic(), done
+        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+        if done:
+            print(f"resuming at {unit} {done:,} of {total:,}", flush=True)
+
+    def advance(self, units: int) -> None:
+        self._done += units
+        self._bar.update(units)
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Add a row at the current unit; ``seconds`` is the time that training has taken so far."""
+        elapsed = time.monotonic() - self._start
+        row = {self._unit: self._done, "seconds": round(self._seconds_before + elapsed, 1), **values}
+        self.rows.append(row)
+        with atomic_path(self._csv) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, self._done)
+        rate = (self._done - self._first) / max(elapsed, 1e-9)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        line = f"{self._unit} {self._done:>10,} of {self._total:,}  {text}  ({rate:,.0f} {self._unit}s/s)"
+        if self._bar.disable:
+            print(line, flush=True)
+        else:
+            tqdm.write(line)
+
+    def close(self) -> None:
+        self._bar.close()
+        self._board.close()

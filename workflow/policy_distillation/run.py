@@ -1,0 +1,239 @@
+"""A long run: what it goes on from after a kill, how far it is, and when it stops. What it computes is not its concern.
+
+An algorithm is a generator of turns, such as a vector step or an update. The run advances it, saves its state when that
+is due or a signal came, and removes the state in the end::
+
+    run = Run(folder, "student", description, total=10_000, unit="update")
+    run.restore(student=student, rng=rng)           # as they were when the state was saved; saved again from now on
+    for turn in run.turns(learn(student, data)):
+        if run.shares_done(evaluations):
+            run.record(score(student))
+    save_agent(folder / "agent.safetensors", student, run.metadata)
+    run.remove_state()
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .optimizers import restore_optimizer
+from .progress import Progress
+from .state import State
+from .training import generator_state, provenance, restore_generator, select_device, select_precision
+
+SAVING_SHARE = 0.05
+"""Most of a run's time that goes into saving: a replay of gigabytes is saved less often than the period says."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How to compute: changes no result but for rounding."""
+
+    device: str = "auto"
+    """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``."""
+    precision: str = "auto"
+    """Of the networks' trunks: ``auto`` (bfloat16 where it is fast), ``float32`` or ``bfloat16``."""
+    checkpoint_seconds: float = 300.0
+    """Between two savings of the state; more where saving takes long."""
+
+
+AUTOMATIC = Machine()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an algorithm did since its last turn."""
+
+    units: int
+    """Agent steps or updates."""
+    loss: Tensor | None
+    """The newest loss, a scalar on any device; None if nothing was learnt. Looked at when the run saves or records."""
+    facts: Callable[[], dict[str, float]] = dict
+    """For a row of the learning curve; asked for only then, because a GPU has to be waited for."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Too large to be saved with the rest: a file of its own."""
+
+    def save(self, path: Path) -> None: ...
+    def load(self, path: Path) -> None: ...
+
+
+class Interrupted(SystemExit):
+    """SIGTERM or SIGINT arrived and the state was saved."""
+
+
+class StopSignal:
+    """Turns SIGTERM (a time limit, a preemption) and SIGINT (Ctrl-C) into a flag that a loop reads between turns.
+
+    A second SIGINT stops at once: the state stays as it was last saved.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> StopSignal:
+        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+
+class Stopwatch:
+    """Says when the next saving is due."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due = time.monotonic() + seconds
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    def saved(self, took: float) -> None:
+        """Start the next period after a saving of so many seconds."""
+        self._due = time.monotonic() + max(self._seconds, took / SAVING_SHARE)
+
+
+class Run:
+    """One run in one folder, which no other process may enter meanwhile.
+
+    Args:
+        folder: of the outputs; ``progress.csv`` is written here and the state kept in ``state``.
+        kind: for the metadata: ``dqn``, ``pqn``, ``student``.
+        description: all that determines the result, as plain values. A state saved under another is not gone on from.
+        total: units of the whole run.
+        unit: ``step`` or ``update``.
+    """
+
+    def __init__(
+        self, folder: Path, kind: str, description: Mapping[str, Any], total: int, unit: str, machine: Machine
+    ) -> None:
+        self.folder, self.total, self._unit, self._machine = folder, total, unit, machine
+        self.device = select_device(machine.device)
+        self.precision = select_precision(machine.precision, self.device)
+        self.metadata = {**description, "kind": kind, **provenance()}  # now: the files may be edited while this runs
+        self._state = State(folder / "state", description)
+        self._saved = self._state.load()
+        self._parts: dict[str, Any] = {}
+        saved = self._saved or {"done": 0, "learnt": False, "rows": []}
+        self.done: int = saved["done"]
+        """Units done so far."""
+        self.saved = self.done
+        """Units that the newest state holds."""
+        self._before, self._learnt, self._rows = self.done, saved["learnt"], saved["rows"]
+        self._loss: Tensor | None = None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on from a state."""
+        return self._saved is not None
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for files that are needed as long as the run lasts."""
+        return self._state.folder
+
+    def restore(self, **parts: Any) -> None:
+        """Bring parts back to what they were when the state was saved, and save them with it from now on.
+
+        A part has ``state_dict`` and ``load_state_dict``, or is a numpy generator, or is :class:`Stored`.
+        """
+        for name, part in parts.items():
+            self._parts[name] = part
+            if self._saved is None:
+                continue
+            if isinstance(part, np.random.Generator):
+                restore_generator(part, self._saved["parts"][name])
+            elif isinstance(part, torch.optim.Optimizer):
+                restore_optimizer(part, self._saved["parts"][name])
+            elif isinstance(part, Stored):
+                part.load(self._state.stored(name))
+            else:
+                part.load_state_dict(self._saved["parts"][name])
+
+    def turns(self, algorithm: Iterator[Turn]) -> Iterator[Turn]:
+        """Advance the algorithm to the end of the run, turn by turn.
+
+        Raises:
+            Interrupted: after a signal, when the state is saved.
+            FloatingPointError: the loss is no longer finite.
+            ValueError: the whole run learnt nothing.
+        """
+        self._progress = Progress(self.total, self._unit, self.folder / "progress.csv", self._rows, self.done)
+        watch = Stopwatch(self._machine.checkpoint_seconds)
+        try:
+            with StopSignal() as stop:
+                while self.done < self.total:
+                    turn = next(algorithm)
+                    self._before, self.done = self.done, self.done + turn.units
+                    if turn.loss is not None:
+                        self._loss, self._learnt = turn.loss, True
+                    self._progress.advance(turn.units)
+                    yield turn
+                    if stop.received or watch.due():
+                        begin = time.monotonic()
+                        self._save()
+                        watch.saved(time.monotonic() - begin)
+                    if stop.received:
+                        raise Interrupted(128 + stop.received)
+        finally:
+            self._progress.close()
+        if not self._learnt:
+            raise ValueError(
+                f"{self.folder}: nothing was learnt in {self.done:,} {self._unit}s, so no agent is written"
+            )
+
+    def passes(self, period: int) -> bool:
+        """Whether the last turn completed another ``period`` of units, or the run."""
+        return self.done // period > self._before // period or self.done >= self.total
+
+    def shares_done(self, count: int) -> range:
+        """Which of the run's ``count`` equal shares the last turn completed, from 0."""
+        return range(self._before * count // self.total, min(count, self.done * count // self.total))
+
+    def record(self, values: Mapping[str, float]) -> None:
+        """Add a row to the learning curve."""
+        self._check_loss()
+        self._progress.record(values)
+
+    def remove_state(self) -> None:
+        """After the agent was written: the state is no longer needed, and the folder free for others."""
+        self._state.remove()
+
+    def _check_loss(self) -> None:
+        if self._loss is not None and not torch.isfinite(self._loss):
+            text = f"the loss is {self._loss.item()} at {self._unit} {self.done:,}; the last checkpoint is kept"
+            raise FloatingPointError(f"{self.folder}: {text}; a lower learning_rate may help")
+
+    def _save(self) -> None:
+        self._check_loss()
+        parts = {}
+        stored = {}
+        for name, part in self._parts.items():
+            if isinstance(part, np.random.Generator):
+                parts[name] = generator_state(part)
+            elif isinstance(part, Stored):
+                stored[name] = part.save
+            else:
+                parts[name] = part.state_dict()
+        content = {"done": self.done, "learnt": self._learnt, "rows": self._rows, "parts": parts}
+        self._state.save(content, stored, label=str(self.done))
+        self.saved = self.done

@@ -1,0 +1,99 @@
+"""The state that an interrupted run goes on from: a folder beside the outputs, which success removes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .files import atomic_path, hold_lock
+
+FORMAT = "policy_distillation.state/2"
+
+
+class State:
+    """A folder with ``state.pt``, and files beside it for what is too large to lie in it.
+
+    It is tied to the settings that made it: under other settings a run starts afresh. While a process holds it, a
+    second one is refused (:class:`~policy_distillation.files.Locked`): the orphan of a killed workflow and its
+    successor must not write over each other.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._lock = hold_lock(folder / "lock")
+        text = FORMAT + json.dumps(settings, sort_keys=True)
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self._files: dict[str, dict[str, Any]] = {}
+
+    def save(self, content: Mapping[str, Any], files: Mapping[str, Callable[[Path], None]], label: str) -> None:
+        """Keep tensors and plain values, atomically, and what ``files`` write. A kill leaves the state before or after.
+
+        Args:
+            label: tells the files of this state from those of the one before.
+        """
+        written = {}
+        for name, write in files.items():
+            path = self.folder / f"{name}-{label}.h5"
+            write(path)
+            written[name] = {"name": path.name, "size": path.stat().st_size}
+        buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
+        torch.save({**content, "files": written, "fingerprint": self._fingerprint}, buffer)
+        with atomic_path(self.folder / "state.pt") as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+        self._files = written
+        kept = {file["name"] for file in written.values()}
+        for name in files:  # those of earlier states, and of ones cut short
+            for path in self.folder.glob(f"{name}-*.h5"):
+                if path.name not in kept:
+                    path.unlink()
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest state with its tensors on the CPU, or None, said aloud, where there is none for these settings."""
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            fingerprint, files = state["fingerprint"], state["files"]
+        except Exception as error:  # torch reports damage in many ways; none of them is worth a lost night
+            aside = path.with_name("state.unreadable.pt")
+            path.replace(aside)
+            print(f"{path}: unreadable ({type(error).__name__}), kept as {aside.name}; starting afresh", flush=True)
+            return None
+        if fingerprint != self._fingerprint:
+            print(f"{path}: made under other settings; starting afresh", flush=True)
+            return None
+        for file in files.values():
+            beside = self.folder / file["name"]
+            if not beside.is_file() or beside.stat().st_size != file["size"]:
+                print(f"{beside}: missing or cut short, so {path.name} is of no use; starting afresh", flush=True)
+                return None
+        self._files = files
+        return dict(state)
+
+    def stored(self, name: str) -> Path:
+        """The file that belongs to the state that was saved or loaded last."""
+        return self.folder / str(self._files[name]["name"])
+
+    def remove(self) -> None:
+        """After success: delete the folder. What cannot be deleted is said and left: the work itself is done.
+
+        ``state.pt`` goes first, so that a kill in the middle leaves no state that lacks a piece. The lock's file goes
+        while it is held; network file systems keep an open file under another name until it is closed.
+        """
+        first = self.folder / "state.pt"
+        for path in (first, *self.folder.iterdir()):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                print(f"{path}: not removed ({error.strerror}); it is no longer needed", flush=True)
+        self._lock.close()
+        with contextlib.suppress(OSError):  # left empty, at worst
+            self.folder.rmdir()
