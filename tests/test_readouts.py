@@ -1,19 +1,25 @@
 """What outputs mean and how an agent acts on them: in files, in play and in the losses."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from policy_distillation.acting import choose, epsilon_greedy, rollout
+from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
+from policy_distillation.dataset_format import DatasetError, seal
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss, student_readout
 from policy_distillation.networks import Agent, Network
+from policy_distillation.parts import Part
 from policy_distillation.readouts import Readout, Support, describe_acting
+from policy_distillation.recording import Dataset, dump_part
 from scipy.special import softmax
 from scipy.stats import chisquare
 
@@ -225,3 +231,49 @@ def test_people_are_told():
     assert describe_acting(SAMPLED, 0.05) == "sampled from the softmax of its logits"
     assert describe_acting(Readout(), 0.05) == "epsilon-greedy, epsilon 0.05"
     assert describe_acting(Readout()) == "epsilon-greedy"
+
+
+# Data sets
+
+
+@pytest.fixture(scope="module")
+def sampled_part(tmp_path_factory):
+    """A part by a teacher that is sampled from nearly equal logits."""
+    folder = tmp_path_factory.mktemp("sampled")
+    save_agent(folder / "teacher.safetensors", uniform(SAMPLED), {"protocol": asdict(PROTOCOLS["paper2015"])})
+    settings = Dataset(hours_per_part=1, steps_per_hour=128, envs=2, epsilon=0.0)
+    dump_part(folder / "teacher.safetensors", "pong", "paper2015", 0, settings, 3, folder / "part.h5", device="cpu")
+    return folder / "part.h5"
+
+
+def test_parts_say_what_they_hold_and_how_the_teacher_acted(sampled_part):
+    with Part(sampled_part) as part:
+        assert part.readout == SAMPLED
+        assert {"outputs": "logits", "acting": "sample"}.items() <= part.describe().items()
+        assert set(part.read("actions", 0, 64).ravel().tolist()) == set(range(6)), "sampled, though epsilon is 0"
+
+
+def with_attributes(path, target, **attributes):
+    shutil.copy(path, target)
+    with h5py.File(target, "r+") as file:
+        for name, value in attributes.items():
+            if value is None:
+                del file.attrs[name]
+            else:
+                file.attrs[name] = value
+    seal(target)
+    return target
+
+
+def test_parts_from_before_are_read(sampled_part, tmp_path):
+    with Part(with_attributes(sampled_part, tmp_path / "old.h5", outputs=None, acting=None)) as part:
+        assert part.readout == Readout()
+        assert part.describe()["acting"] == "epsilon_greedy"
+
+
+@pytest.mark.parametrize("wrong", [{"outputs": "x" * 5000}, {"acting": 3}, {"outputs": "q_values"}, {"acting": [1, 2]}])
+def test_parts_with_impossible_readouts_are_refused(sampled_part, tmp_path, wrong):
+    path = with_attributes(sampled_part, tmp_path / "wrong.h5", **wrong)
+    with pytest.raises(DatasetError, match="damaged") as refused:
+        Part(path)
+    assert len(str(refused.value).splitlines()) == 1

@@ -5,14 +5,15 @@ of times, so a student can read a part hour by hour::
 
     frames        (times, slots, 84, 84) uint8    newest frame of each observation, stored once, Zstandard
     q_values      (times, slots, actions) float32 the teacher's, in the order of the attribute action_ids
-    actions       (times, slots) uint8            what was played: epsilon-greedy, an index into action_ids
+    actions       (times, slots) uint8            what was played, an index into action_ids
     rewards       (times, slots) float32          unclipped
     terminations  (times, slots) bool             the game ended with this step
     truncations   (times, slots) bool             the frame cap ended it
     episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
 
-Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance. The first
-line of the file names the format, the second the SHA-256 of what follows.
+Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance; outputs,
+what q_values are (``logits`` of a teacher that has a policy), and acting, how the teacher chose its actions
+(:mod:`.readouts`). The first line of the file names the format, the second the SHA-256 of what follows.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from .atari import SIDE
+from .readouts import Readout
 
 SCHEMA = "policy_distillation.teacher_dataset/1"
 USER_BLOCK = 512
@@ -97,6 +101,11 @@ def open_verified(path: Path) -> h5py.File:
     return file
 
 
+def read_readout(attributes: Mapping[str, Any]) -> Readout:
+    """What the teacher's outputs are and how it acted. Older parts do not say: Q-values, epsilon-greedy."""
+    return Readout(attributes.get("outputs", "q_values"), attributes.get("acting", "epsilon_greedy"))
+
+
 def _verify(file: h5py.File, size: int) -> None:
     """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says.
 
@@ -109,6 +118,7 @@ def _verify(file: h5py.File, size: int) -> None:
     _require(((ids >= 0) & (ids < 18)).all(), "action_ids", ids.tolist())
     _require(re.fullmatch(r"[a-z0-9_]{1,64}", str(attributes["game"])) is not None, "game", attributes["game"])
     _require(re.fullmatch(r"[0-9a-f]{64}", str(attributes["teacher"])) is not None, "teacher", attributes["teacher"])
+    read_readout(attributes)
     for name in ("part", "seed"):
         _require(isinstance(attributes[name], np.integer), name, attributes[name])
     for name in ("protocol", "settings", "provenance"):

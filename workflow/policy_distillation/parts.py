@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atari import SIDE, STACK
-from .dataset_format import ATTRIBUTES, SCHEMA, STEP_ARRAYS, DatasetError, check_seal, open_verified
+from .dataset_format import ATTRIBUTES, SCHEMA, STEP_ARRAYS, DatasetError, check_seal, open_verified, read_readout
 
 
 class Part:
@@ -28,6 +28,7 @@ class Part:
         self.repeat_first_frame = bool(self.protocol.get("repeat_first_frame"))
         self.hours = int(attributes["hours"])
         self.teacher = str(attributes["teacher"])
+        self.readout = read_readout(attributes)
         self.settings: dict[str, Any] = json.loads(attributes["settings"])
         self.times, self.slots = self._file["actions"].shape
         self.times_per_hour = self.times // self.hours
@@ -47,6 +48,8 @@ class Part:
             "format": SCHEMA,
             "digest": self.digest,
             **attributes,
+            "outputs": self.readout.outputs,
+            "acting": self.readout.acting,
             "arrays": {name: list(self._file[name].shape) for name in ("frames", *STEP_ARRAYS)},
             "complete_episodes": int(complete.sum()),
             "mean_return": float(returns.mean()) if len(returns) else None,

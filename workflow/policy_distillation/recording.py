@@ -32,7 +32,7 @@ class Dataset:
     envs: int
     """Emulators that play in lockstep; must divide steps_per_hour."""
     epsilon: float
-    """Probability of a random action (the paper: 0.05)."""
+    """Probability of a random action (the paper: 0.05); a teacher whose policy is sampled takes none."""
 
 
 def dump_part(
@@ -75,6 +75,8 @@ def dump_part(
         "hours": settings.hours_per_part,
         "seed": seed,
         "teacher": file_digest(teacher_path),
+        "outputs": teacher.readouts[game].outputs,
+        "acting": teacher.readouts[game].acting,
         "settings": json.dumps(asdict(settings)),
         "provenance": json.dumps(provenance()),
     }
