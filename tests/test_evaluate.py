@@ -47,7 +47,8 @@ class ScriptedVector:
     reward = 7.0
     made: ClassVar = []
 
-    def __init__(self, game, protocol, purpose, num_envs, seed):
+    def __init__(self, game, protocol, purpose, num_envs, seed, num_threads):
+        self.num_threads = num_threads
         self.game, self.purpose, self.num_envs, self.seed, self.closed = game, purpose, num_envs, seed, False
         self.action_ids = ACTIONS[game]
         self.log = [[[]] for _ in range(num_envs)]  # per slot, per game, the actions played
@@ -152,8 +153,11 @@ def two_threads():
     torch.set_num_threads(1)
 
 
+LENGTHS = (2, 20, 5, 2, 20, 5, 2, 20, 1, 1, 1, 1, 1, 1, 1, 3)
+
+
 def test_threads_share_the_slots_out(scripted, two_threads):
-    scripted([[2], [20], [5], [2], [20], [5], [2], [20]])
+    scripted([[length] for length in LENGTHS])
     seen, together = set(), threading.Barrier(2, timeout=60)
 
     class Noting(Chooser):
@@ -161,26 +165,38 @@ def test_threads_share_the_slots_out(scripted, two_threads):
             if threading.get_ident() not in seen:
                 together.wait()  # breaks if the second thread never comes
                 seen.add(threading.get_ident())
-            assert (torch.get_num_threads(), len(observations)) == (1, 8)
+            assert (torch.get_num_threads(), len(observations)) == (1, 16)
             return super().q_values(observations, game, precision)
 
-    episodes = play_episodes(Noting(0), "breakout", "paper2015", Evaluation(32, 16, 0.0), seed=(4, 5))
-    assert [(episode.slot, episode.number) for episode in episodes] == [(s, n) for s in range(16) for n in range(2)]
-    assert [episode.length for episode in episodes] == 2 * [n for n in (2, 20, 5, 2, 20, 5, 2, 20) for _ in range(2)]
+    episodes = play_episodes(Noting(0), "breakout", "paper2015", Evaluation(64, 32, 0.0), seed=(4, 5))
+    assert [(episode.slot, episode.number) for episode in episodes] == [(s, n) for s in range(32) for n in range(2)]
+    assert [episode.length for episode in episodes] == 2 * [n for n in LENGTHS for _ in range(2)]
     assert sorted(env.seed for env in ScriptedVector.made) == [(4, 5, 0), (4, 5, 1)]
     assert all(env.closed for env in ScriptedVector.made)
     assert len(seen) == 2
     assert torch.get_num_threads() == 2
 
 
-def test_few_slots_are_not_shared_out(scripted, two_threads):
-    scripted([[1]] * 15)
-    play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(15, 15, 0.0), seed=0)
-    assert [env.num_envs for env in ScriptedVector.made] == [15]
+def test_few_slots_are_one_share_whose_emulators_have_all_threads(scripted, two_threads):
+    scripted([[1]] * 31)
+    play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(31, 31, 0.0), seed=0)
+    assert [(env.num_envs, env.num_threads) for env in ScriptedVector.made] == [(31, 2)]
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(short):
+    torch.manual_seed(0)
+    agent = Agent(TINY, ACTIONS)
+    played = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        played.append(play_episodes(agent, "qbert", short, Evaluation(48, 48, 0.3), seed=1))
+    torch.set_num_threads(1)
+    assert played[0] == played[1] == played[2]
+    assert len({episode.seed for episode in played[0]}) == 48
 
 
 def test_what_fails_in_one_thread_ends_the_others(scripted, two_threads):
-    scripted([[10**9]] * 8)  # a game that never ends
+    scripted([[10**9]] * 16)  # a game that never ends
 
     class Failing(Chooser):
         def q_values(self, observations, game, precision):
@@ -189,7 +205,7 @@ def test_what_fails_in_one_thread_ends_the_others(scripted, two_threads):
             return super().q_values(observations, game, precision)
 
     with pytest.raises(FloatingPointError, match="lost"):
-        play_episodes(Failing(0), "breakout", "paper2015", Evaluation(16, 16, 0.0), seed=0)
+        play_episodes(Failing(0), "breakout", "paper2015", Evaluation(32, 32, 0.0), seed=0)
     assert all(env.closed for env in ScriptedVector.made)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Checkout
-from policy_distillation.checkpoints import read_metadata
+from policy_distillation.checkpoints import read_metadata, save_agent
+from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.sidecar import SidecarError, describe_csv, read_sidecar, sidecar_path, write_sidecar
+from policy_distillation.training import commit_of
 
 RESULTS = "results/smoke"
 
@@ -55,6 +58,37 @@ def test_altered_or_unknown_files_are_refused(csv: Path) -> None:
     assert "scores.csv.json is missing" in refusal(csv)
     csv.unlink()
     assert "no such file" in refusal(csv)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_unpacked_inside_another_checkout_it_is_not_that_ones_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "theirs.txt").write_text("-")
+    git(tmp_path, "add", "--all")
+    git(tmp_path, "commit", "--quiet", "--message=theirs")
+    project = tmp_path / "project"
+    project.mkdir()
+    assert commit_of(project) is None
+    assert commit_of(tmp_path) == git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "theirs.txt").write_text("edited")
+    assert str(commit_of(tmp_path)).endswith("-dirty")
+    assert commit_of(tmp_path / "missing") is None
+
+
+def test_what_json_does_not_have_is_null(tmp_path: Path) -> None:
+    csv = tmp_path / "scores.csv"
+    csv.write_text("return\n1\n")
+    write_sidecar(csv, {"numbers": [1.5, float("-inf"), (float("nan"),)], "at": csv})
+    text = sidecar_path(csv).read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+    assert read_sidecar(csv)["numbers"] == [1.5, None, [None]]
+    save_agent(tmp_path / "a.safetensors", Agent(Network((4, 4, 4), 8), {"pong": range(6)}), {"score": -math.inf})
+    assert read_metadata(tmp_path / "a.safetensors")["score"] is None
 
 
 @pytest.mark.workflow

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from .atari import ProtocolName
 from .checkpoints import CheckpointError, load_agent, save_agent
 from .dataset_format import DatasetError
 from .evaluate import Evaluation, mean_return, play_episodes
+from .files import strict_json
 from .importing.agents import describe, import_agent
 from .parts import Part
 from .sidecar import describe_csv
@@ -41,7 +41,7 @@ def inspect(file: File) -> None:
     else:
         agent, metadata = load_agent(file)
         description = {**metadata, "parameters": agent.parameter_count}
-    print(json.dumps(description, indent=2))
+    print(strict_json(description, indent=2))
 
 
 def evaluate(

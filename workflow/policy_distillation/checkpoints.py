@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .files import atomic_path
+from .files import atomic_path, strict_json
 from .networks import Agent, Network
 from .readouts import Readout
 
@@ -51,7 +51,7 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: tor
     header["digest"] = _tensors_digest(tensors)
     with atomic_path(path) as temporary:
         # Not save_file, which makes files that only their owner may read.
-        temporary.write_bytes(safetensors.torch.save(tensors, {KEY: json.dumps(header, sort_keys=True)}))
+        temporary.write_bytes(safetensors.torch.save(tensors, {KEY: strict_json(header, sort_keys=True)}))
 
 
 def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:

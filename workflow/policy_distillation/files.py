@@ -7,11 +7,13 @@ import datetime
 import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Locked(RuntimeError):
@@ -82,3 +84,20 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def strict_json(value: Any, **options: Any) -> str:
+    """``value`` as every reader takes it: NaN and infinities, which JSON does not have, are null.
+
+    Args:
+        options: those of json.dumps.
+    """
+
+    def plain(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: plain(entry) for key, entry in part.items()}
+        if isinstance(part, (list, tuple)):
+            return [plain(entry) for entry in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(plain(value), allow_nan=False, **options)

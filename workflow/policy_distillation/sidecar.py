@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoints import read_metadata
-from .files import atomic_path, file_digest
+from .files import atomic_path, file_digest, strict_json
 from .training import provenance
 
 
@@ -24,7 +24,7 @@ def write_sidecar(csv: Path, facts: Mapping[str, Any]) -> None:
     """Write ``facts`` beside a finished CSV, with its digest and the commit, software and hardware that made it."""
     with atomic_path(sidecar_path(csv)) as temporary:
         content = {**facts, "sha256": file_digest(csv), **provenance()}
-        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+        temporary.write_text(strict_json(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def read_sidecar(csv: Path) -> dict[str, Any]:

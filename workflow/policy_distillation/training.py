@@ -89,11 +89,25 @@ def _commit() -> str | None:
             return None
         commit: str | None = source.get("vcs_info", {}).get("commit_id")
         return commit
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    return commit_of(root)
+
+
+def commit_of(root: Path) -> str | None:
+    """Of a checkout, with ``-dirty`` if it was edited since; None unless ``root`` is a checkout's top.
+
+    Unpacked inside another project's checkout, it is not that one's commit that made the files.
+    """
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return None
+        return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

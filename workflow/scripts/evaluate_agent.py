@@ -12,8 +12,10 @@ from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
 
+ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data")
 machine = snakemake.config["machine"]
 device = select_device(machine["device"])
+precision = select_precision(machine["precision"], device)
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
     agent, metadata = load_agent(Path(snakemake.input.agent), device)
@@ -25,7 +27,7 @@ with logging_to(snakemake.log[0]):
         snakemake.params.protocol,
         evaluation,
         stream(snakemake.params.seed, "evaluation"),
-        select_precision(machine["precision"], device),
+        precision,
         teacher,
     )
     frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
@@ -40,7 +42,9 @@ with logging_to(snakemake.log[0]):
         "evaluation": dict(snakemake.params.evaluation),
         "protocol": snakemake.params.protocol,
         "seed": snakemake.params.seed,
-        "agent": {key: metadata.get(key) for key in ("kind", "digest", "seed", "network", "settings", "commit")},
+        # What the last digits depend on; on a CPU, not on its threads.
+        "computed": {"device": device.type, "precision": precision, "threads": snakemake.threads},
+        "agent": {key: metadata.get(key) for key in ABOUT},
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
     }
     write_sidecar(Path(snakemake.output[0]), facts)
