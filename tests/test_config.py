@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from policy_distillation.atari import known_games
-from policy_distillation.config import ConfigError, check_config, teacher_settings
-from policy_distillation.overlays import configuration, lay
+from policy_distillation.checks import check_config
+from policy_distillation.config import ConfigError
+from policy_distillation.grid import Grid
+from policy_distillation.overlays import lay, layers
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-GAMES = known_games()
 
 
 def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
@@ -23,12 +23,12 @@ def merge(config: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 def shipped(*files: str) -> dict[str, Any]:
     """config.yaml with files of this project over it."""
-    return configuration(ROOT / "config.yaml", [ROOT / file for file in files], {})
+    return lay(layers(ROOT / "config.yaml", [ROOT / file for file in files], {}))
 
 
 def refusal(change: dict[str, Any]) -> str:
     with pytest.raises(ConfigError) as caught:
-        check_config(merge(CONFIG, change), GAMES)
+        check_config(merge(CONFIG, change))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -47,7 +47,7 @@ OVERLAYS = [
 
 @pytest.mark.parametrize("files", [[], *([file] for file in OVERLAYS)], ids=str)
 def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
-    check_config(shipped(*files), GAMES)
+    check_config(shipped(*files))
 
 
 def test_the_default_is_the_papers_protocol() -> None:
@@ -95,7 +95,12 @@ def test_results_stay_below_results(folder: str) -> None:
         ({"game_sets": {"pong": ["pong"]}}, "game_sets.pong", "name of a game", "set of that game"),
         ({"game_sets": {"two": ["pong", "pong"]}}, "game_sets.two", "['pong', 'pong']", "no entry twice"),
         ({"game_sets": {"two": ["pong", "nope"]}}, "game_sets.two[1]", "'nope'", "zaxxon"),
-        ({"experiments": {"single_task": {"games": ["Pong"]}}}, "experiments.single_task.games[0]", "'Pong'", "^[a-z]"),
+        (
+            {"experiments": {"single_task": {"games": ["mspacman"]}}},
+            "experiments.single_task.games[0]",
+            "mspacman",
+            "allowed: ms_pacman",
+        ),
         ({"experiments": {"single_task": {"games": ["pongo"]}}}, "experiments.single_task.games[0]", "'pongo'", "pong"),
         ({"experiments": {"single_task": {"networks": ["x"]}}}, "experiments.single_task.networks[0]", "'x'", "net1"),
         ({"networks": {"dqn": {"channels": [1, 2]}}}, "networks.dqn.channels", "[1, 2]", "at least 3"),
@@ -104,7 +109,23 @@ def test_results_stay_below_results(folder: str) -> None:
         ({"evaluation": {"games": {"pong": {"episodes": 100}}}}, "evaluation.games.pong.episodes", "100", "multiple"),
         ({"evaluation": {"games": {"pongo": {"episodes": 32}}}}, "evaluation.games", "'pongo'", "pong"),
         ({"evaluation": {"games": {"pong": {"envs": 8}}}}, "evaluation.games.pong", "'envs' (value 8)", "episodes"),
-        ({"recipes": {"kl": {"evaluation_episodes": 5}}}, "recipes.kl.evaluation_episodes", "5", "multiple"),
+        (
+            {"recipes": {"kl": {"evaluation_episodes": 5}}},
+            "recipes.kl.evaluation_episodes",
+            "5",
+            "progress_evaluation.envs",
+        ),
+        ({"progress_evaluation": {"envs": 5}}, "distillation.evaluation_episodes", "32", "progress_evaluation.envs, 5"),
+        ({"dataset": {"envs": 1}}, "experiments.driver.recipes", "kl_mix has the driver mix", "dataset.envs is 1"),
+        ({"teacher": {"algorithm": "pqn"}}, "teacher.network", "dqn has no layer_norm", "allowed: pqn"),
+        ({"teacher": {"pqn": {"steps": 4000}}}, "teacher.pqn.steps", "4000", "allowed: 4096"),
+        ({"game_sets": {"two": ["pong", "joust"]}}, "game_sets.two[1]", "'joust'", "for two players"),
+        (
+            {"experiments": {"driver": {"games": ["ALE/Combat-v5"]}}},
+            "experiments.driver.games[0]",
+            "'combat'",
+            "for two",
+        ),
         ({"teacher": {"dqn": {"replay_size": 100}}}, "teacher.dqn", "replay_size 100", "<= replay_size"),
         ({"teacher": {"games": {"pongo": {}}}}, "teacher.games", "'pongo'", "pong"),
         ({"teacher": {"games": {"pong": {"seed": 1}}}}, "teacher.games.pong", "'seed' (value 1)", "algorithm, dqn"),
@@ -143,10 +164,45 @@ def test_a_refusal_names_key_value_and_what_is_allowed(
     assert allowed in message
 
 
-def test_a_games_import_replaces_the_default_one_whole():
+def test_a_games_import_replaces_the_default_one_whole() -> None:
     teacher = {"source": {"from": "sb3", "path": "a.zip"}, "dqn": {"steps": 1}, "games": {}}
     other = {"from": "cleanrl", "hub": "a/b", "revision": "0" * 40}
     for source in (other, "train"):
-        teacher["games"] = {"pong": {"source": source}}
-        assert teacher_settings(teacher, "pong")["source"] == source
-        assert teacher_settings(teacher, "qbert")["source"] == {"from": "sb3", "path": "a.zip"}
+        grid = Grid({"teacher": {**teacher, "games": {"pong": {"source": source}}}})
+        assert grid.teacher("pong")["source"] == source
+        assert grid.teacher("qbert")["source"] == {"from": "sb3", "path": "a.zip"}
+
+
+RARE: dict[str, int] = {"steps": 5000, "envs": 8, "replay_size": 1000, "warmup_steps": 500, "train_every": 4}
+
+
+@pytest.mark.parametrize("change", [{"replay_size": 499}, {"replay_size": 503}, {"warmup_steps": 72}, {"steps": 500}])
+@pytest.mark.parametrize("place", ["teacher", "game", "recipe"])
+def test_a_dqn_that_would_never_learn_is_refused_wherever_it_stands(place: str, change: dict[str, int]) -> None:
+    """A replay below the warm-up, or so once it holds whole vector steps alone: no update, NaN, and no error."""
+    settings = {**RARE, **change} if "replay_size" not in change else {**RARE, "warmup_steps": 500, **change}
+    if change.get("warmup_steps"):
+        settings["warmup_steps"] = settings["envs"] * 9 - 1  # one step short of an n-step return of each emulator
+    places = {
+        "teacher": ({"teacher": {"dqn": settings}}, "teacher.dqn"),
+        "game": ({"teacher": {"games": {"pong": {"dqn": settings}}}}, "teacher.games.pong.dqn"),
+        "recipe": ({"recipes": {"joint_dqn": {"dqn": settings}}}, "recipes.joint_dqn.dqn"),
+    }
+    change, where = places[place]
+    assert refusal(change).startswith(where)
+
+
+def test_a_joint_dqns_warm_up_is_each_games() -> None:
+    """Three games that take turns fill their replays after three times as many steps."""
+    check_config(merge(CONFIG, {"recipes": {"joint_dqn": {"dqn": {**RARE, "steps": 3 * 504 + 8}}}}))
+    message = refusal({"recipes": {"joint_dqn": {"dqn": {**RARE, "steps": 3 * 504}}}})
+    assert message.startswith("recipes.joint_dqn.dqn.steps: 1512 of 3 games together end before the first update")
+    assert "allowed: 1520 or more" in message
+
+
+def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
+    """Other episodes, emulators and epsilon: other scores of the same agents."""
+    config = merge(CONFIG, {"evaluation": {"envs": 8, "epsilon": 0.001, "episodes": 8}})
+    check_config(config)
+    assert Grid(config).progress_evaluation(32) == Grid(CONFIG).progress_evaluation(32)
+    assert Grid(config).evaluation("pong") != Grid(CONFIG).evaluation("pong")

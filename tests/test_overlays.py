@@ -12,8 +12,8 @@ from conftest import Checkout
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation.config import ConfigError
-from policy_distillation.overlays import configuration, lay, merged, profile_files, read, typed, with_extended
-from policy_distillation.teacher_dataset import Part
+from policy_distillation.overlays import lay, layers, merged, profile_files, read, typed, with_extended
+from policy_distillation.parts import Part
 
 
 def write(path: Path, text: str) -> Path:
@@ -120,7 +120,7 @@ def test_what_a_file_extends_lies_below_it_and_is_named_relative_to_it(tmp_path:
     write(tmp_path / "profiles/laptop.yaml", "a: 1\nb: 1\n")
     write(tmp_path / "profiles/deep/reference.yaml", "extends: ../laptop.yaml\nb: 2\n")
     mine = write(tmp_path / "mine.yaml", "extends: [profiles/deep/reference.yaml]\nc: 3\n")
-    assert configuration(tmp_path / "config.yaml", [mine], {"a": "7"}) == {"a": 7, "b": 2, "c": 3}
+    assert lay(layers(tmp_path / "config.yaml", [mine], {"a": "7"})) == {"a": 7, "b": 2, "c": 3}
 
 
 def test_a_file_that_several_extend_is_laid_once(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_several_extend_is_laid_once(tmp_path: Path) -> None:
     write(tmp_path / "laptop.yaml", "a: 1\n")
     reference = write(tmp_path / "reference.yaml", "extends: laptop.yaml\na: 2\n")
     mine = write(tmp_path / "mine.yaml", "extends: laptop.yaml\nb: 3\n")
-    assert configuration(config, [reference, mine], {}) == {"a": 2, "b": 3}
+    assert lay(layers(config, [reference, mine], {})) == {"a": 2, "b": 3}
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,8 @@ is a real transition: the observation returned beside ``episode_ends`` is the fi
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -158,14 +156,6 @@ class Step:
     """The games that ended with this step."""
 
 
-def known_games() -> list[str]:
-    """Names of the games that ale-py ships, found without importing it (a workflow parses this in every job)."""
-    spec = importlib.util.find_spec("ale_py")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("ale-py is not installed: run `make env`")
-    return sorted(path.stem for path in (Path(spec.origin).parent / "roms").glob("*.bin"))
-
-
 def action_ids(game: str, protocol: Protocol) -> list[int]:
     """The ALE ids of the actions that an agent chooses from, in order."""
     import ale_py
@@ -188,7 +178,7 @@ class AtariVector:
     """``num_envs`` emulators of one game, stepped together, with honest episode accounting.
 
     Args:
-        game: a name from :func:`known_games`, such as ``breakout``.
+        game: a name from :func:`~policy_distillation.games.known_games`, such as ``breakout``.
         protocol: how the emulator is driven.
         purpose: ``train`` applies the protocol's life-loss terminations and reward clipping, ``play`` never does.
         num_envs: emulators, called slots.

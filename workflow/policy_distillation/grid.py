@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .config import teacher_settings
 from .sources import is_imported, source_path
 
 Settings = dict[str, Any]
@@ -48,7 +47,13 @@ class Grid:
 
     def teacher(self, game: str) -> Settings:
         """How a game's teacher comes about: the defaults, and what the game changes."""
-        return teacher_settings(self.config["teacher"], game)
+        teacher = self.config["teacher"]
+        changes = teacher["games"].get(game, {})
+        return {
+            key: {**value, **changes.get(key, {})} if key in ("dqn", "pqn") else changes.get(key, value)
+            for key, value in teacher.items()
+            if key != "games"
+        }
 
     def trained(self, games: Iterable[str]) -> list[str]:
         """Those of the games whose teachers are trained here."""
@@ -77,8 +82,8 @@ class Grid:
         return {key: value for key, value in settings.items() if key not in ("seed", "games")}
 
     def progress_evaluation(self, episodes: int) -> Settings:
-        """A run's own evaluations: like the final ones, with as many episodes as the run asks for."""
-        return {"episodes": episodes, **{key: self.config["evaluation"][key] for key in ("envs", "epsilon")}}
+        """A run's own evaluations, with as many episodes as the run asks for."""
+        return {"episodes": episodes, **self.config["progress_evaluation"]}
 
     def teacher_folder(self, game: str) -> str:
         return f"<results>/teachers/{game}/seed{self.config['teacher']['seed']}"

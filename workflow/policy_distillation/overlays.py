@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from .config import ConfigError
+from .games import with_game_names
 
 Config = dict[str, Any]
 LOCAL = "config.local.yaml"
@@ -78,22 +79,22 @@ def with_extended(path: Path, content: Config, above: Sequence[Path] = ()) -> li
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{path}: extends: {names!r} is not allowed; allowed: a file, or a list of files")
-    layers = []
+    below = []
     for name in names:
         other = (path.parent / name).resolve()
         if other in (path, *above):
             raise ConfigError(f"{path}: extends: {name} leads back to itself")
         if not other.is_file():
             raise ConfigError(f"{path}: extends: {other} does not exist; paths are relative to the file that says it")
-        layers += with_extended(other, read(other), (path, *above))
-    return [*layers, (path, own)]
+        below += with_extended(other, read(other), (path, *above))
+    return [*below, (path, own)]
 
 
-def configuration(protocol: Path, files: Iterable[Path], arguments: Mapping[str, Any]) -> Config:
-    """The protocol, the files and the arguments of ``--config``, laid over each other in this order."""
-    layers = [(path, read(path)) for path in (protocol, *files)]
-    layers.append((Path("--config"), {key: typed(value) for key, value in arguments.items()}))
-    return lay(layer for path, content in layers for layer in with_extended(path, content))
+def layers(protocol: Path, files: Iterable[Path], arguments: Mapping[str, Any]) -> list[tuple[Path, Config]]:
+    """The protocol, the files and the arguments of ``--config``, in this order, each above what it extends."""
+    contents = [(path, read(path)) for path in (protocol, *files)]
+    contents.append((Path("--config"), {key: typed(value) for key, value in arguments.items()}))
+    return [layer for path, content in contents for layer in with_extended(path, content)]
 
 
 def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
@@ -108,6 +109,7 @@ def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
         if path in laid:
             continue
         laid.append(path)
+        content = with_game_names(content)
         experiments = content.get("experiments")
         if isinstance(experiments, Mapping):
             hidden = {name for name in {*hidden, *experiments} if experiments.get(name, None) is None}

@@ -12,12 +12,13 @@ sys.path.insert(0, PACKAGE)
 os.environ |= {"PYTHONPATH": PACKAGE}
 
 from policy_distillation import resources
-from policy_distillation.atari import known_games
 from policy_distillation.cells import against, beside_teachers, distilled, results_of, scored, variant, variants
-from policy_distillation.config import ConfigError, check_config
+from policy_distillation.checks import check_config
+from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
+from policy_distillation.games import known_games
 from policy_distillation.grid import Grid, algorithm_settings
-from policy_distillation.overlays import LOCAL, configuration, profile_files
+from policy_distillation.overlays import LOCAL, lay, layers, profile_files
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, source_path
@@ -34,9 +35,12 @@ if workflow.is_main_process:
         *workflow.config_settings.configfiles,
     ]
 try:
-    config = configuration(ROOT / "config.yaml", workflow.config_settings.configfiles, workflow.config_settings.config)
+    settings = workflow.config_settings
+    stack = layers(ROOT / "config.yaml", settings.configfiles, settings.config)
+    workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown at the start and in the report
+    config = lay(stack)
     grid = Grid(config)
-    check_config(config, known_games())
+    check_config(config)
     check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")

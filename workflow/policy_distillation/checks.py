@@ -1,0 +1,186 @@
+"""Checking the configuration before any job starts: names that mean something, cells that can be, numbers that fit.
+
+Imports nothing heavy: every cluster job parses the workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from .config import ConfigError, check_schema
+from .games import GameError, game_name, known_games
+from .grid import Grid
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless ``config`` fits the schema and can be run."""
+    check_schema(config)
+    grid = Grid(config)
+    _check_names(config)
+    _check_recipes(grid)
+    _check_students(grid)
+    _check_teachers(grid)
+    _check_joint_dqns(grid)
+    _check_divisors(grid)
+
+
+def _check_names(config: Mapping[str, Any]) -> None:
+    for name, members in config["game_sets"].items():
+        if name in known_games():
+            raise ConfigError(f"game_sets.{name}: is the name of a game, which already is the set of that game")
+        for index, game in enumerate(members):
+            _check_game(f"game_sets.{name}[{index}]", game)
+    _known("teacher.network", config["teacher"]["network"], config["networks"], "network")
+    for game, changes in config["teacher"]["games"].items():
+        _check_game("teacher.games", game)
+        if "network" in changes:
+            _known(f"teacher.games.{game}.network", changes["network"], config["networks"], "network")
+    for game in config["evaluation"]["games"]:
+        _check_game("evaluation.games", game)
+    for name, experiment in config["experiments"].items():
+        where = f"experiments.{name}"
+        for index, entry in enumerate(experiment["games"]):
+            _check_game(f"{where}.games[{index}]", entry, config["game_sets"])
+        for key, allowed in {"recipes": config["recipes"], "networks": config["networks"]}.items():
+            for index, entry in enumerate(experiment[key]):
+                _known(f"{where}.{key}[{index}]", entry, allowed, key.removesuffix("s"))
+
+
+def _known(key: str, name: str, allowed: Iterable[str], kind: str) -> None:
+    if name not in allowed:
+        raise ConfigError(f"{key}: unknown {kind} {name!r}; allowed: {', '.join(sorted(allowed))}")
+
+
+def _check_game(key: str, name: str, sets: Iterable[str] = ()) -> None:
+    if name in sets or name in known_games():
+        return
+    try:
+        meant = game_name(name)
+    except GameError as error:
+        also = f"; or a set of games: {', '.join(sorted(sets))}" if sets else ""
+        raise ConfigError(f"{key}: {error}{also}") from None
+    raise ConfigError(f"{key}: unknown game {name!r}; allowed: {meant}")
+
+
+def _check_recipes(grid: Grid) -> None:
+    for name, recipe in grid.config["recipes"].items():
+        where = f"recipes.{name}"
+        others = sorted(recipe.keys() - {"loss", "dqn", "evaluation_episodes"})
+        if recipe["loss"] == "q_learning" and others:
+            raise ConfigError(f"{where}: {others[0]} means nothing to q_learning; allowed: dqn, evaluation_episodes")
+        if recipe["loss"] != "q_learning" and "dqn" in recipe:
+            raise ConfigError(f"{where}.dqn: means nothing to the loss {recipe['loss']}; allowed with q_learning")
+        full = grid.recipe(name)
+        if full["teacher"] == "online" and full["driver"] != "teacher":
+            raise ConfigError(f"{where}: teacher is online and driver {full['driver']}; allowed: driver: teacher")
+
+
+def _check_students(grid: Grid) -> None:
+    """Cells that cannot be: too few controllers, half of one emulator, snapshots that nobody keeps."""
+    networks, envs = grid.config["networks"], grid.config["dataset"]["envs"]
+    for name, experiment in grid.config["experiments"].items():
+        where = f"experiments.{name}"
+        for entry in experiment["games"]:
+            members = grid.games_in(entry)
+            for network in experiment["networks"]:
+                if len(members) > 1 and "controller" not in networks[network]:
+                    fit = [key for key, sizes in networks.items() if "controller" in sizes]
+                    raise ConfigError(
+                        f"{where}.networks: {network} has no controllers for the {len(members)} games of {entry}; "
+                        f"allowed: {', '.join(fit)}"
+                    )
+            for recipe in experiment["recipes"]:
+                learning = grid.recipe(recipe)
+                if learning["driver"] == "mix" and envs < 2:
+                    raise ConfigError(
+                        f"{where}.recipes: {recipe} has the driver mix, which shares the emulators out between teacher "
+                        f"and student, and dataset.envs is {envs}; allowed: 2 or more"
+                    )
+                for game in members if learning["teacher"] == "online" else []:
+                    teacher = grid.teacher(game)
+                    source, snapshots = teacher["source"], teacher["snapshots"]
+                    if source != "train" or not snapshots:
+                        raise ConfigError(
+                            f"{where}.recipes: {recipe} needs snapshots of a teacher that is trained here; for {game} "
+                            f"teacher.source is {source!r}, teacher.snapshots {snapshots}; allowed: train, 1 or more"
+                        )
+
+
+def _teachers(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings of teachers, by where they are said: the default ones, and those of each game that changes them."""
+    yield "teacher", grid.teacher("")
+    for game in grid.config["teacher"]["games"]:
+        yield f"teacher.games.{game}", grid.teacher(game)
+
+
+def _check_teachers(grid: Grid) -> None:
+    """Runs that would never learn, or break: better refused now than after a day of training."""
+    networks = grid.config["networks"]
+    for where, teacher in _teachers(grid):
+        check_dqn(f"{where}.dqn", teacher["dqn"])
+        pqn = teacher["pqn"]
+        rollout = pqn["envs"] * pqn["rollout_steps"]
+        if rollout % pqn["batch_size"]:
+            raise ConfigError(
+                f"{where}.pqn: batch_size, {pqn['batch_size']}, does not divide envs * rollout_steps, "
+                f"{pqn['envs']} * {pqn['rollout_steps']}"
+            )
+        if pqn["steps"] < rollout:
+            raise ConfigError(
+                f"{where}.pqn.steps: {pqn['steps']} end before the first update; allowed: {rollout} (a rollout) or more"
+            )
+        normalised = sorted(name for name, sizes in networks.items() if sizes.get("layer_norm"))
+        if teacher["algorithm"] == "pqn" and teacher["source"] == "train" and teacher["network"] not in normalised:
+            raise ConfigError(
+                f"{where}.network: {teacher['network']} has no layer_norm, without which pqn, without a target "
+                f"network, diverges; allowed: {', '.join(normalised) or 'a network with layer_norm: true'}"
+            )
+
+
+def _check_joint_dqns(grid: Grid) -> None:
+    """Each with every set of games that it learns in some experiment."""
+    for recipe in grid.recipes_by("q_learning"):
+        experiments = [entry for entry in grid.config["experiments"].values() if recipe in entry["recipes"]]
+        for games in {known_games()[0], *(name for entry in experiments for name in entry["games"])}:
+            check_dqn(f"recipes.{recipe}.dqn", grid.joint_dqn(games, recipe), len(grid.games_in(games)))
+
+
+def check_dqn(where: str, dqn: Mapping[str, Any], games: int = 1) -> None:
+    """Raise ConfigError unless a DQN's replay can be filled and its steps suffice for an update.
+
+    Args:
+        where: the key, for the message.
+        games: how many take turns in ``steps``; each has a replay and a warm-up of its own.
+    """
+    envs, warmup, size = dqn["envs"], dqn["warmup_steps"], dqn["replay_size"]
+    smallest, held = envs * (dqn["n_step"] + 8), size // envs * envs
+    if not smallest <= warmup <= held:
+        raise ConfigError(
+            f"{where}: warmup_steps is {warmup} and replay_size {size}, of which whole steps of {envs} emulators fill "
+            f"{held}; allowed: {smallest} <= warmup_steps <= replay_size"
+        )
+    first = games * -(-warmup // envs) * envs + max(envs, dqn["train_every"])
+    if dqn["steps"] < first:
+        of = f" of {games} games together" if games > 1 else ""
+        raise ConfigError(f"{where}.steps: {dqn['steps']}{of} end before the first update; allowed: {first} or more")
+
+
+def _check_divisors(grid: Grid) -> None:
+    """Steps and games that are shared out evenly among emulators."""
+    data, evaluation = grid.config["dataset"], grid.config["evaluation"]
+    if data["steps_per_hour"] % data["envs"]:
+        raise ConfigError(f"dataset.envs: {data['envs']} does not divide steps_per_hour, {data['steps_per_hour']}")
+    scored = {"evaluation.episodes": evaluation["episodes"]}
+    for game, changes in evaluation["games"].items():
+        scored[f"evaluation.games.{game}.episodes"] = changes["episodes"]
+    watched = {"distillation.evaluation_episodes": grid.config["distillation"]["evaluation_episodes"]}
+    for name in grid.config["recipes"]:
+        watched[f"recipes.{name}.evaluation_episodes"] = grid.recipe(name)["evaluation_episodes"]
+    for where, teacher in _teachers(grid):
+        watched[f"{where}.evaluation_episodes"] = teacher["evaluation_episodes"]
+    for section, counts in (("evaluation", scored), ("progress_evaluation", watched)):
+        envs = grid.config[section]["envs"]
+        for key, episodes in counts.items():
+            if episodes % envs:
+                raise ConfigError(f"{key}: {episodes} is not a multiple of {section}.envs, {envs}")
