@@ -74,9 +74,35 @@ def test_names_that_are_unsafe_in_a_path_are_refused(name: str) -> None:
     assert f"networks: {name!r} is not allowed" in refusal({"networks": {name: CONFIG["networks"]["dqn"]}})
 
 
-@pytest.mark.parametrize("folder", ["/tmp/x", "../x", "results/../x", "results/", "here", "results/a b", "results\n"])
-def test_results_stay_below_results(folder: str) -> None:
-    assert f"results: {folder!r} is not allowed" in refusal({"results": folder})
+UNSAFE = [
+    "",
+    "/",
+    ".",
+    "../x",
+    "results/../x",
+    "results/",
+    "a//b",
+    ".hidden",
+    "a b",
+    "results\n",
+    "{x}",
+    "a*",
+    "~/x",
+    "$HOME",
+]
+
+
+@pytest.mark.parametrize("folder", UNSAFE)
+def test_results_that_are_no_safe_path_are_refused(folder: str) -> None:
+    message = refusal({"results": folder})
+    assert message.startswith(
+        f"results: {folder!r} is not allowed; allowed: a folder, absolute or below the current one"
+    )
+
+
+@pytest.mark.parametrize("folder", ["results/demo", "/scratch/Users/a.b/run-1", "here", "/x"])
+def test_results_may_be_anywhere(folder: str) -> None:
+    check_config(merge(CONFIG, {"results": folder}))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,16 @@ def test_a_number_is_a_number(tmp_path: Path, text: str) -> None:
     assert typed({"a": [text]}) == {"a": [pytest.approx(1e-4)]}
 
 
+def test_text_of_the_command_line_stays_text() -> None:
+    texts = {"title": "Soft: sharp", "games": ["pong", "[x"], "results": "2026-11-25", "empty": "", "double": True}
+    assert typed(texts) == texts
+    assert typed({"double": "true", "agent": "null", "steps": "50_000"}) == {
+        "double": True,
+        "agent": None,
+        "steps": 50_000,
+    }
+
+
 def test_names_stay_names(tmp_path: Path) -> None:
     text = "a: e4\nb: kl_1e4\nc: '1e-4'\nd: 1e\ne: 50_000\n"
     assert read(write(tmp_path / "a.yaml", text)) == {"a": "e4", "b": "kl_1e4", "c": "1e-4", "d": "1e", "e": 50_000}
@@ -120,7 +130,7 @@ def test_what_a_file_extends_lies_below_it_and_is_named_relative_to_it(tmp_path:
     write(tmp_path / "profiles/laptop.yaml", "a: 1\nb: 1\n")
     write(tmp_path / "profiles/deep/reference.yaml", "extends: ../laptop.yaml\nb: 2\n")
     mine = write(tmp_path / "mine.yaml", "extends: [profiles/deep/reference.yaml]\nc: 3\n")
-    assert lay(layers(tmp_path / "config.yaml", [mine], {"a": "7"})) == {"a": 7, "b": 2, "c": 3}
+    assert lay(layers(tmp_path / "config.yaml", [mine], {"a": 7})) == {"a": 7, "b": 2, "c": 3}
 
 
 def test_a_file_that_several_extend_is_laid_once(tmp_path: Path) -> None:

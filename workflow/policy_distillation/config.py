@@ -49,7 +49,7 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
         "maximum": f"at most {rule}",
         "exclusiveMinimum": f"more than {rule}",
         "exclusiveMaximum": f"less than {rule}",
-        "pattern": f"text that matches {rule}",
+        "pattern": error.schema.get("description", f"text that matches {rule}"),
         "minItems": f"at least {rule} entries",
         "maxItems": f"at most {rule} entries",
         "uniqueItems": "no entry twice",

@@ -91,9 +91,9 @@ def with_extended(path: Path, content: Config, above: Sequence[Path] = ()) -> li
 
 
 def layers(protocol: Path, files: Iterable[Path], arguments: Mapping[str, Any]) -> list[tuple[Path, Config]]:
-    """The protocol, the files and the arguments of ``--config``, in this order, each above what it extends."""
+    """The protocol, the files and further settings, in this order, each above what it extends."""
     contents = [(path, read(path)) for path in (protocol, *files)]
-    contents.append((Path("--config"), {key: typed(value) for key, value in arguments.items()}))
+    contents.append((Path("settings"), dict(arguments)))  # in no file; what they extend is relative to the folder
     return [layer for path, content in contents for layer in with_extended(path, content)]
 
 
@@ -132,15 +132,16 @@ def merged(config: Config, change: Mapping[str, Any]) -> Config:
 
 
 def typed(value: Any) -> Any:
-    """A value of ``--config``, inside which Snakemake leaves numbers as text."""
+    """A value of ``--config``: the numbers inside it, which Snakemake leaves as text, are numbers again."""
     if isinstance(value, Mapping):
         return {key: typed(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [typed(entry) for entry in value]
     try:
-        return yaml.load(value, StrictLoader) if isinstance(value, str) and value else value
+        scalar = yaml.load(value, StrictLoader) if isinstance(value, str) and value else value
     except yaml.YAMLError:
         return value
+    return scalar if scalar is None or isinstance(scalar, (bool, int, float)) else value
 
 
 def profile_files(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> list[Path]:

@@ -15,8 +15,19 @@ import safetensors
 
 from .files import file_digest
 
-REFERENCE = Path("resources/teachers")
-"""Below the project's root: {game}/agent.safetensors, its progress.csv and scores.csv; and SHA256SUMS over them all."""
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def shipped(name: str) -> Path:
+    """A file that comes with the project, whichever folder the workflow is run in.
+
+    Relative in the project's own folder: what was made there stays up to date when the folder is moved.
+    """
+    return Path(name) if Path.cwd() == PROJECT else PROJECT / name
+
+
+REFERENCE = shipped("resources/teachers")
+"""{game}/agent.safetensors, its progress.csv and scores.csv; and SHA256SUMS over them all."""
 
 
 Source = str | Mapping[str, Any]

@@ -18,25 +18,29 @@ from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
 from policy_distillation.games import known_games
 from policy_distillation.grid import Grid, algorithm_settings
-from policy_distillation.overlays import LOCAL, lay, layers, profile_files
+from policy_distillation.overlays import LOCAL, lay, layers, profile_files, typed
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
-from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, source_path
+from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, shipped, source_path
 
 plan_faster(workflow.output_settings.quiet)
 
 ENVIRONMENT = "../../envs/environment.yaml"
 
-# This process decides which files are laid over config.yaml, and its jobs are told by --configfiles.
-if workflow.is_main_process:
-    workflow.config_settings.configfiles = [
-        *filter(Path.exists, [ROOT / LOCAL]),
-        *profile_files(sys.argv[1:], os.environ, Path(workflow.rundir)),
-        *workflow.config_settings.configfiles,
-    ]
+# Which files are laid over config.yaml: this process decides, and its jobs are told by --configfiles. Used as a module,
+# the project has the settings that the module statement gives it, laid over config.yaml in the same way.
+if workflow.modifier.is_main_snakefile():
+    if workflow.is_main_process:
+        workflow.config_settings.configfiles = [
+            *filter(Path.exists, [ROOT / LOCAL]),
+            *profile_files(sys.argv[1:], os.environ, Path(workflow.rundir)),
+            *workflow.config_settings.configfiles,
+        ]
+    files, arguments = workflow.config_settings.configfiles, typed(workflow.config_settings.config)
+else:
+    files, arguments = [], config
 try:
-    settings = workflow.config_settings
-    stack = layers(ROOT / "config.yaml", settings.configfiles, settings.config)
+    stack = layers(ROOT / "config.yaml", files, arguments)
     workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown at the start and in the report
     config = lay(stack)
     grid = Grid(config)

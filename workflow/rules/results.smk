@@ -5,7 +5,7 @@ rule table:
     input:
         teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
         students=lambda wc: [cell.scores(game) for game, cell in scored(grid, experiment(wc))],
-        paper="resources/paper_results.csv",
+        paper=str(shipped("resources/paper_results.csv")),
     output:
         csv="<results>/table_{experiment}.csv",
         md="<results>/table_{experiment}.md",
@@ -110,8 +110,8 @@ rule figure_teacher_curves:
 # Prints jobs, hours, disk and memory of the current configuration, and runs none of it: snakemake cost
 rule cost:
     input:
-        rates="benchmarks/results.json",
-        games=sorted(map(str, Path("resources/teachers").glob("*/scores.csv"))),
+        rates=str(shipped("benchmarks/results.json")),
+        games=sorted(map(str, shipped("resources/teachers").glob("*/scores.csv"))),
     log:
         "<logs>/cost.log",
     localrule: True
