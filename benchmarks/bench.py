@@ -32,7 +32,7 @@ import torch
 from policy_distillation import dqn, pqn
 from policy_distillation.atari import PROTOCOLS, SIDE, STACK, AtariVector
 from policy_distillation.checkpoints import save_agent
-from policy_distillation.distill import Recipe, distill
+from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
@@ -41,6 +41,7 @@ from policy_distillation.progress import Progress
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.replay import Batch
 from policy_distillation.run import Machine
+from policy_distillation.students import distill_student
 from policy_distillation.teachers import train_teacher
 from policy_distillation.training import prepare_process, provenance, select_device, select_precision
 
@@ -188,7 +189,7 @@ def loop_distill(folder: Path) -> None:
     meter = Meter(warm_up=50)
     meter.watch(Progress, "advance", progress_units)
     parts, teachers = {GAME: [folder / "part.h5"]}, {GAME: folder / "teacher.safetensors"}
-    distill(parts, teachers, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", UNSAVED)
+    distill_student(parts, teachers, DQN_NETWORK, RECIPE, EVALUATION, 0, folder / "student", UNSAVED)
 
 
 def loop_evaluate(folder: Path) -> None:

@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from policy_distillation import distill as module
+from policy_distillation import distill as algorithm
 from policy_distillation import hours as hours_module
 from policy_distillation import optimizers, progress
+from policy_distillation import students as module
 from policy_distillation.atari import PROTOCOLS, Episode
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
-from policy_distillation.distill import Recipe, distill
+from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import schedule_factor
@@ -31,6 +32,7 @@ from policy_distillation.parts import Part
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.run import Machine
 from policy_distillation.sliding_window import Window
+from policy_distillation.training import seed_weights
 from torch.nn import functional as F
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
@@ -123,7 +125,7 @@ def live(monkeypatch):
 
 @pytest.fixture
 def windows(monkeypatch):
-    """The windows that distill() makes; each keeps the (part, hour) pushed and the q_values sampled."""
+    """The windows that a run makes; each keeps the (part, hour) pushed and the q_values sampled."""
     made = []
 
     class Noted(Window):
@@ -148,7 +150,7 @@ def windows(monkeypatch):
 
 def run(parts, folder, recipe=RECIPE, seed=1, network=TINY, checkpoint_seconds=1e9, device="cpu", teachers=()):
     machine = Machine(device, "float32", checkpoint_seconds)
-    distill(parts, dict(teachers), network, recipe, EVALUATION, seed, folder, machine)
+    module.distill_student(parts, dict(teachers), network, recipe, EVALUATION, seed, folder, machine)
     return folder / "agent.safetensors"
 
 
@@ -206,7 +208,7 @@ def test_updates_equal_a_naive_reference(make, tmp_path, windows, monkeypatch, n
     monkeypatch.setattr(windows, "sample", noted)
     recipe = replace(RECIPE, optimizer="rmsprop", optimizer_epsilon=0.01, temperature=0.3, input_scaling="unit")
     mine = tensors(run({"breakout": [make("train")]}, tmp_path / "run", recipe))
-    torch.manual_seed(1)
+    seed_weights(1, "student")
     naive = Agent(TINY, {"breakout": [0, 1, 3, 4]})
     averages = [(torch.zeros_like(p), torch.zeros_like(p)) for p in naive.parameters()]
     losses = []
@@ -239,7 +241,7 @@ def test_updates_follow_the_schedule(make, tmp_path, monkeypatch, no_play, sched
         optimizer.register_step_post_hook(lambda *_: rates.append([group["lr"] for group in optimizer.param_groups]))
         return optimizer
 
-    monkeypatch.setattr(module, "make_optimizer", noted)
+    monkeypatch.setattr(algorithm, "make_optimizer", noted)
     recipe = replace(RECIPE, schedule=schedule, optimizer="muon", filters_learning_rate=0.01)
     run({"breakout": [make("train")]}, tmp_path / "run", recipe)
     factors = np.array([schedule_factor(update, 15, schedule) for update in range(15)])
@@ -262,6 +264,15 @@ def test_equal_seeds_give_equal_bits(make, tmp_path, no_play):
     pd.testing.assert_frame_equal(curve(tmp_path / "one"), curve(tmp_path / "again"))
     assert not same_tensors(one, tensors(run(parts, tmp_path / "other", seed=2)))
     assert not same_tensors(one, tensors(run(parts, tmp_path / "soft", replace(RECIPE, temperature=1.0))))
+
+
+def test_a_student_does_not_begin_with_its_teachers_weights(make, tmp_path, live, no_play):
+    """A teacher of the same seed and network drew its first weights from another stream."""
+    run({"breakout": [make("train")]}, tmp_path / "run", replace(RECIPE, learning_rate=1e-30, input_scaling="unit"))
+    torch.manual_seed(1)
+    teacher = Agent(TINY, {"breakout": [0, 1, 3, 4]})
+    assert not torch.allclose(live[0].conv1.weight, teacher.conv1.weight)
+    assert live[0].conv1.weight.std().item() == pytest.approx(teacher.conv1.weight.std().item(), rel=0.2)
 
 
 # The sliding window
@@ -567,7 +578,7 @@ def test_a_student_drives_hour_by_hour(base, make, tmp_path, hours, windows, liv
     run({"breakout": [make("train")]}, tmp_path / "run", recipe, teachers=teachers)
     assert [(teacher, slots) for teacher, _, slots, _, _ in hours] == [(teachers["breakout"], driven)] * HOURS
     assert len({seed for *_, seed in hours}) == HOURS
-    torch.manual_seed(1)
+    seed_weights(1, "student")
     start = Agent(TINY, {"breakout": [0, 1, 3, 4]})
     assert torch.equal(hours[0][1]["conv1.weight"], start.conv1.weight)  # the first hour: untrained
     assert not torch.equal(hours[1][1]["conv1.weight"], hours[2][1]["conv1.weight"])
@@ -614,7 +625,7 @@ def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypat
         optimizer.register_step_post_hook(lambda *_: updates.append(weight.detach().clone()))
         return optimizer
 
-    monkeypatch.setattr(module, "make_optimizer", noted)
+    monkeypatch.setattr(algorithm, "make_optimizer", noted)
     run({"breakout": [make("train")]}, tmp_path / "run", replace(RECIPE, averaging=0.8))
     average = updates[0].clone()
     for update, weights in enumerate(updates[1:]):

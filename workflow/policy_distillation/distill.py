@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,12 @@ import torch
 from torch import Tensor
 
 from .capture import Captured
-from .checkpoints import save_agent
-from .evaluate import Evaluation, mean_return, play_episodes
 from .hours import DrivenHours, RecordedHours
 from .losses import make_loss
-from .networks import Agent, Network, Precision
+from .networks import Agent, Precision
 from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
-from .replay import store_device
-from .run import AUTOMATIC, Machine, Run, Turn
+from .run import Turn
 from .sliding_window import Window
-from .training import stream
 
 
 @dataclass(frozen=True)
@@ -83,14 +78,16 @@ class Student:
         self.sums = torch.zeros(3, device=agent.scale.device)  # loss, agreement and updates
         self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 
-    def update(self, game: str, observations: Tensor, teacher_q: Tensor) -> None:
-        """One gradient step towards the teacher's Q-values, float32 (batch, actions), for what it saw.
+    def update(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
+        """One gradient step towards the teacher's Q-values, float32 (batch, actions), for what it saw; the loss.
 
         Args:
             observations: (batch, 4, 84, 84) uint8.
         """
         place = self.sums.device
-        self.sums += self._steps[game](observations.to(place), teacher_q.to(place))
+        values = self._steps[game](observations.to(place), teacher_q.to(place))
+        self.sums += values
+        return values[0]
 
     def _step(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
         """The loss, how often the student's best action was the teacher's, and 1."""
@@ -158,88 +155,7 @@ def learn(
             student.standardise_inputs([window.pixel_moments() for window in windows.values()])
         game = games[update % len(games)]
         scale_learning_rates(student.optimizer, schedule_factor(update, total, recipe.schedule))
-        student.update(game, *windows[game].sample(recipe.batch_size, rng))
+        loss = student.update(game, *windows[game].sample(recipe.batch_size, rng))
         student.average_weights(update)
         update += 1
-        yield Turn(1, student.sums[0], student.facts)
-
-
-def distill(
-    parts: Mapping[str, Sequence[Path]],
-    teachers: Mapping[str, Path],
-    network: Network,
-    recipe: Recipe,
-    evaluation: Evaluation,
-    seed: int,
-    folder: Path,
-    machine: Machine = AUTOMATIC,
-) -> None:
-    """Distil a student into ``folder``: ``agent.safetensors``, its last weights or their average, and ``progress.csv``.
-
-    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state`` and ends, on the CPU,
-    with the same bits as a run that was never stopped.
-
-    Args:
-        parts: for each game the paths of its data set's parts, in order. They also tell how many hours of how many
-            emulators a student plays that drives.
-        teachers: for each game the teacher's file; read only where the student drives.
-    """
-    recorded = RecordedHours(parts, _alike(recipe))
-    description = {
-        "games": list(parts),
-        "network": asdict(network),
-        "settings": asdict(recipe),
-        "evaluation": asdict(evaluation),
-        "protocol": recorded.protocol,
-        "seed": seed,
-        "teachers": {game: part.teacher for game, part in recorded.first.items()},
-        "data": recorded.digests,
-    }
-    per_hour = recipe.updates_per_hour * len(parts)
-    total = recorded.count * per_hour
-    run = Run(folder, "student", {**description, "updates": total}, total, "update", machine)
-    torch.manual_seed(seed)
-    agent = Agent(network, {game: part.action_ids for game, part in recorded.first.items()}).to(run.device)
-    student = Student(agent, recipe, run.precision)
-    rng = np.random.default_rng(stream(seed, "distillation"))
-    run.restore(student=student, rng=rng)
-    hours: RecordedHours | DrivenHours = recorded
-    if recipe.driver != "teacher":
-        share = 1.0 if recipe.driver == "student" else 0.5
-        hours = DrivenHours(recorded, agent, share, teachers, run.scratch, seed, machine.device)
-        if not run.resumed:
-            hours.forget()
-    span = min(recipe.window_hours, recorded.count)
-    windows = _windows(recorded, span, max(0, run.done // per_hour - span + 1), recipe.data, run.device)
-    for turn in run.turns(learn(student, hours, windows, rng, total, run.done)):
-        if run.shares_done(recipe.evaluations):
-            run.record(turn.facts() | _score(student, recorded.protocol["name"], evaluation, seed, run.done))
-        hours.forget(before=run.saved // per_hour - span + 1)
-    hours.close()
-    save_agent(folder / "agent.safetensors", student.average, run.metadata)
-    run.remove_state()
-
-
-def _alike(recipe: Recipe) -> list[str]:
-    """What the parts of a game must share."""
-    recorded, frozen = recipe.driver == "teacher", recipe.teacher == "final"
-    return [*(["hours"] if recorded else []), *(["teacher"] if frozen else [])]
-
-
-def _windows(
-    recorded: RecordedHours, span: int, oldest: int, fraction: float, device: torch.device
-) -> dict[str, Window]:
-    """Each game's, on the GPU if all of them fit there. A resumed run starts at the oldest hour in its windows."""
-    size = sum(Window.size(part, span, fraction) for part in recorded.first.values())
-    store = store_device(size, device)
-    return {game: Window(part, span, oldest, fraction, store) for game, part in recorded.first.items()}
-
-
-def _score(student: Student, protocol: str, evaluation: Evaluation, seed: int, update: int) -> dict[str, float]:
-    """Mean return of the averaged weights on each game."""
-    returns = {}
-    for game in student.average.actions:
-        play = stream(seed, "progress", update)
-        episodes = play_episodes(student.average, game, protocol, evaluation, play, student.precision)
-        returns[f"return_{game}"] = mean_return(episodes)
-    return returns
+        yield Turn(1, loss, student.facts)

@@ -42,6 +42,11 @@ def stream(seed: int, *names: str | int) -> tuple[int, ...]:
     return (seed, *(zlib.crc32(str(name).encode()) for name in names))
 
 
+def seed_weights(seed: int, *names: str) -> None:
+    """Let the next network's first weights come from a stream of their own."""
+    torch.manual_seed(int(np.random.SeedSequence(stream(seed, *names)).generate_state(1, np.uint64)[0]))
+
+
 def select_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one."""
     if name == "auto":

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from policy_distillation.distill import Recipe, distill
+from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
+from policy_distillation.students import distill_student
 from policy_distillation.training import logging_to, prepare_process
 
 machine = snakemake.config["machine"]
@@ -15,7 +16,7 @@ seed = int(snakemake.wildcards.seed)
 games = snakemake.params.games
 with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
-    distill(
+    distill_student(
         parts={
             game: [Path(line) for line in Path(listing).read_text().splitlines()]
             for game, listing in zip(games, snakemake.input.parts, strict=True)

@@ -1,0 +1,102 @@
+"""Distilling a student, whatever the loss: its data opened, its windows made, scored on the way, saved in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoints import save_agent
+from .distill import Recipe, Student, learn
+from .evaluate import Evaluation, mean_return, play_episodes
+from .hours import DrivenHours, RecordedHours
+from .networks import Agent, Network
+from .replay import store_device
+from .run import AUTOMATIC, Machine, Run
+from .sliding_window import Window
+from .training import seed_weights, stream
+
+
+def distill_student(
+    parts: Mapping[str, Sequence[Path]],
+    teachers: Mapping[str, Path],
+    network: Network,
+    recipe: Recipe,
+    evaluation: Evaluation,
+    seed: int,
+    folder: Path,
+    machine: Machine = AUTOMATIC,
+) -> None:
+    """Distil a student into ``folder``: ``agent.safetensors``, its last weights or their average, and ``progress.csv``.
+
+    Killed at any moment and called again, it goes on from its last checkpoint in ``folder/state`` and ends, on the CPU,
+    with the same bits as a run that was never stopped.
+
+    Args:
+        parts: for each game the paths of its data set's parts, in order. They also tell how many hours of how many
+            emulators a student plays that drives.
+        teachers: for each game the teacher's file; read only where the student drives.
+    """
+    recorded = RecordedHours(parts, _alike(recipe))
+    description = {
+        "games": list(parts),
+        "network": asdict(network),
+        "settings": asdict(recipe),
+        "evaluation": asdict(evaluation),
+        "protocol": recorded.protocol,
+        "seed": seed,
+        "teachers": {game: part.teacher for game, part in recorded.first.items()},
+        "data": recorded.digests,
+    }
+    per_hour = recipe.updates_per_hour * len(parts)
+    total = recorded.count * per_hour
+    run = Run(folder, "student", {**description, "updates": total}, total, "update", machine)
+    seed_weights(seed, "student")  # not the weights that a teacher of the same seed began with
+    agent = Agent(network, {game: part.action_ids for game, part in recorded.first.items()}).to(run.device)
+    student = Student(agent, recipe, run.precision)
+    rng = np.random.default_rng(stream(seed, "distillation"))
+    run.restore(student=student, rng=rng)
+    hours: RecordedHours | DrivenHours = recorded
+    if recipe.driver != "teacher":
+        share = 1.0 if recipe.driver == "student" else 0.5
+        hours = DrivenHours(recorded, agent, share, teachers, run.scratch, seed, machine.device)
+        if not run.resumed:
+            hours.forget()
+    span = min(recipe.window_hours, recorded.count)
+    windows = _windows(recorded, span, max(0, run.done // per_hour - span + 1), recipe.data, run.device)
+    for turn in run.turns(learn(student, hours, windows, rng, total, run.done)):
+        if run.shares_done(recipe.evaluations):
+            run.record(turn.facts() | _score(student, recorded.protocol["name"], evaluation, seed, run.done))
+        if run.passes(per_hour):  # what the windows of the newest state hold may still be asked for
+            hours.forget(before=run.saved // per_hour - span + 1)
+    hours.close()
+    save_agent(folder / "agent.safetensors", student.average, run.metadata)
+    run.remove_state()
+
+
+def _alike(recipe: Recipe) -> list[str]:
+    """What the parts of a game must share."""
+    recorded, frozen = recipe.driver == "teacher", recipe.teacher == "final"
+    return [*(["hours"] if recorded else []), *(["teacher"] if frozen else [])]
+
+
+def _windows(
+    recorded: RecordedHours, span: int, oldest: int, fraction: float, device: torch.device
+) -> dict[str, Window]:
+    """Each game's, on the GPU if all of them fit there. A resumed run starts at the oldest hour in its windows."""
+    size = sum(Window.size(part, span, fraction) for part in recorded.first.values())
+    store = store_device(size, device)
+    return {game: Window(part, span, oldest, fraction, store) for game, part in recorded.first.items()}
+
+
+def _score(student: Student, protocol: str, evaluation: Evaluation, seed: int, update: int) -> dict[str, float]:
+    """Mean return of the averaged weights on each game."""
+    returns = {}
+    for game in student.average.actions:
+        play = stream(seed, "progress", update)
+        episodes = play_episodes(student.average, game, protocol, evaluation, play, student.precision)
+        returns[f"return_{game}"] = mean_return(episodes)
+    return returns
