@@ -12,7 +12,7 @@ from conftest import Checkout
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation.config import ConfigError
-from policy_distillation.overlays import lay, layers, merged, profile_files, read, typed, with_extended
+from policy_distillation.overlays import lay, layers, merged, read, typed, with_extended
 from policy_distillation.parts import Part
 
 
@@ -161,40 +161,7 @@ def test_a_bad_extends_is_one_line(tmp_path: Path, text: str, message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-# Profiles
-
-
-PROFILES = {
-    "demo/config.yaml": "configfile: overrides.yaml\n",
-    "demo/overrides.yaml": "{}",
-    "list/config.yaml": "configfile: [some/a.yaml, b.yaml]\n",
-    "cluster/config.yaml": '__use_yte__: true\njobs: ?1 + 1\n"default-resources": {mem_mb: 5}\n',
-}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "variable", "files"),
-    [
-        ("--profile demo -n all", None, ["demo/overrides.yaml"]),
-        ("-n --profile=demo --configfile mine.yaml -- all", None, ["demo/overrides.yaml"]),
-        ("--workflow-profile demo", None, ["demo/overrides.yaml"]),
-        ("-n all", "demo", ["demo/overrides.yaml"]),
-        ("--profile none", "demo", []),
-        ("--profile list", "demo", ["some/a.yaml", "b.yaml"]),
-        ("--profile demo --profile cluster", None, ["demo/overrides.yaml"]),
-        ("--profile demo --profile list", None, ["some/a.yaml", "b.yaml"]),
-        ("--profile nowhere", None, []),
-        ("-c1 all --profile", None, []),
-    ],
-)
-def test_a_profiles_overlay_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, variable: str | None, files: list[str]
-) -> None:
-    for name, text in PROFILES.items():
-        write(tmp_path / name, text)
-    monkeypatch.chdir(tmp_path)
-    environment = {} if variable is None else {"SNAKEMAKE_PROFILE": variable}
-    assert profile_files(arguments.split(), environment, tmp_path) == [tmp_path / file for file in files]
+# In Snakemake
 
 
 def stats(output: str) -> dict[str, int]:

@@ -29,6 +29,30 @@ def slurm(monkeypatch: pytest.MonkeyPatch, **site: str) -> dict[str, Any]:
     return profile
 
 
+@pytest.mark.parametrize(
+    ("profile", "arguments", "variable", "cores"),
+    [
+        ("", "-n all", "", "all"),
+        ("cores: 1\n", "--profile {} all", "", None),
+        ("jobs: 2\ncores : 3", "-n --profile={} -- all", "", None),
+        ("cores: 1\n", "all", "{}", None),
+        ("jobs: 1\n", "--profile {} all", "", "all"),
+        ("cores: 1\n", "--profile nowhere all", "", "all"),
+    ],
+)
+def test_all_cores_unless_a_profile_of_ones_own_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, arguments: str, variable: str, cores: str | None
+) -> None:
+    """Snakemake lets profiles/default win over --profile, key by key, so it must leave the key out."""
+    (tmp_path / "config.yaml").write_text(profile)
+    monkeypatch.setattr("sys.argv", ["snakemake", *arguments.format(tmp_path).split()])
+    monkeypatch.setenv("SNAKEMAKE_PROFILE", variable.format(tmp_path))
+    with open(ROOT / "profiles/default/config.yaml") as file:
+        options = yte.process_yaml(file, require_use_yte=True)
+    assert options.get("cores") == cores
+    assert options["rerun-triggers"] == ["mtime", "params", "input"]
+
+
 def gpu_rules() -> set[str]:
     text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
     rules = re.split(r"^rule (\w+):", text, flags=re.M)

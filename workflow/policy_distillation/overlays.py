@@ -11,7 +11,6 @@ Any file may say ``extends: other.yaml`` (or a list), relative to itself: those 
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -142,35 +141,3 @@ def typed(value: Any) -> Any:
     except yaml.YAMLError:
         return value
     return scalar if scalar is None or isinstance(scalar, (bool, int, float)) else value
-
-
-def profile_files(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> list[Path]:
-    """The configfiles of a command's profiles, which Snakemake drops where the command names others.
-
-    Args:
-        arguments: the command's, without the program's name.
-        folder: where it was typed.
-    """
-    import yte
-    from snakemake.cli import get_profile_dir
-
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("--profile", action="append")
-    parser.add_argument("--workflow-profile")
-    try:
-        known, _ = parser.parse_known_args([*arguments])
-    except argparse.ArgumentError:
-        return []
-    files: list[Path] = []
-    profiles = known.profile or [environment.get("SNAKEMAKE_PROFILE")]
-    for profile in filter(None, [*profiles, known.workflow_profile]):  # the last that names some wins, as in Snakemake
-        found = get_profile_dir(str(folder / profile) if (folder / profile).exists() else profile)
-        if found is None:
-            continue
-        with open(found[1], encoding="utf-8") as file:
-            options = yte.process_yaml(file, require_use_yte=True) or {}
-        named = options.get("configfile", options.get("configfiles", []))
-        if isinstance(named, str):  # beside the profile if it is there, as Snakemake has it
-            named = [found[0] / named if (found[0] / named).exists() else named]
-        files = [folder / name for name in named] or files
-    return files

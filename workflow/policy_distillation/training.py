@@ -48,10 +48,19 @@ def seed_weights(seed: int, *names: str) -> None:
 
 
 def select_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one."""
+    """``auto`` is the GPU where there is one.
+
+    Raises ValueError where a GPU is named that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device: {name!r} is not allowed; allowed: auto, cpu, cuda, cuda:1, ...")
+    device, count = torch.device(name), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        here = "no GPU that PyTorch can use" if not count else f"{count} GPUs, from cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"device: {name!r} is not allowed: this machine has {here}; allowed: auto, cpu")
+    return device
 
 
 def select_precision(name: str, device: torch.device) -> Precision:

@@ -14,11 +14,13 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 from policy_distillation import resources
 from policy_distillation.cells import against, beside_teachers, distilled, results_of, scored, variant, variants
 from policy_distillation.checks import check_config
+from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
 from policy_distillation.games import known_games
 from policy_distillation.grid import Grid, algorithm_settings
-from policy_distillation.overlays import LOCAL, lay, layers, profile_files, typed
+from policy_distillation.hardware import limits
+from policy_distillation.overlays import LOCAL, lay, layers, typed
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, shipped, source_path
@@ -29,11 +31,12 @@ ENVIRONMENT = "../../envs/environment.yaml"
 
 # Which files are laid over config.yaml: this process decides, and its jobs are told by --configfiles. Used as a module,
 # the project has the settings that the module statement gives it, laid over config.yaml in the same way.
+command = read_command(sys.argv[1:], os.environ, Path(workflow.rundir)) if workflow.is_main_process else None
 if workflow.modifier.is_main_snakefile():
-    if workflow.is_main_process:
+    if command:
         workflow.config_settings.configfiles = [
             *filter(Path.exists, [ROOT / LOCAL]),
-            *profile_files(sys.argv[1:], os.environ, Path(workflow.rundir)),
+            *command.configfiles,
             *workflow.config_settings.configfiles,
         ]
     files, arguments = workflow.config_settings.configfiles, typed(workflow.config_settings.config)
@@ -48,6 +51,12 @@ try:
     check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
+
+
+# Jobs that run here share what the machine has, unless --resources says otherwise. One that asks for more runs alone.
+if command and command.executor == "local":
+    for resource, amount in limits(config["machine"]["device"]).items():
+        workflow.global_resources.setdefault(resource, amount)
 
 
 pathvars:

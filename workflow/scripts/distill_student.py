@@ -4,6 +4,7 @@ from pathlib import Path
 
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
+from policy_distillation.hardware import job_device
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
 from policy_distillation.students import distill_student
@@ -27,5 +28,5 @@ with logging_to(snakemake.log[0]):
         evaluation=Evaluation(**snakemake.params.evaluation),
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(machine["device"], machine["precision"], machine["checkpoint_seconds"]),
+        machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
     )

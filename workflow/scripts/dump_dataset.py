@@ -6,6 +6,7 @@ from policy_distillation import openmp
 
 openmp.set_waiting("play")  # before torch is loaded
 
+from policy_distillation.hardware import job_device
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.training import logging_to, prepare_process
 
@@ -22,5 +23,5 @@ with logging_to(snakemake.log[0]):
         settings=Dataset(**snakemake.params.settings),
         seed=snakemake.params.seed,
         path=Path(snakemake.output[0]),
-        device=snakemake.config["machine"]["device"],
+        device=job_device(snakemake.config["machine"]["device"], bool(snakemake.resources.get("gpu"))),
     )

@@ -9,12 +9,13 @@ openmp.set_waiting("play")  # before torch is loaded
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.hardware import job_device
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
 
 ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data")
 machine = snakemake.config["machine"]
-device = select_device(machine["device"])
+device = select_device(job_device(machine["device"], bool(snakemake.resources.get("gpu"))))
 precision = select_precision(machine["precision"], device)
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)

@@ -8,6 +8,7 @@ openmp.set_waiting("train")  # before torch is loaded
 
 from policy_distillation.dqn import DQN, learn
 from policy_distillation.evaluate import Evaluation
+from policy_distillation.hardware import job_device
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
 from policy_distillation.teachers import train_teacher
@@ -26,5 +27,5 @@ with logging_to(snakemake.log[0]):
         protocol=params.protocol,
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(machine["device"], machine["precision"], machine["checkpoint_seconds"]),
+        machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
     )
