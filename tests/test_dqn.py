@@ -524,6 +524,7 @@ progress.Progress.record = record_and_die
 """
 KILLED_IN_A_CHECKPOINT = """
 # A checkpoint after each vector step; in the 31st, the replay is written and the rest is not.
+runs.SAVING_SHARE = 1e9
 saves = itertools.count(1)
 save = torch.save
 def save_or_die(*arguments):
