@@ -352,11 +352,11 @@ def test_loading_keeps_terminations_of_the_newest_step(tmp_path):
     for _ in range(8):
         observations, actions, rewards, *_ = game.step()
         nothing = np.zeros(2, bool)
-        replay.append(observations, actions, rewards, np.array([True, False]), nothing, nothing)
+        append(replay, observations, actions, rewards, np.array([True, False]), nothing, nothing)
     replay.save(tmp_path / "replay.h5")
     replay.load(tmp_path / "replay.h5")
     for _ in range(2):
-        replay.append(*game.step())
+        append(replay, *game.step())
     batch = replay.sample(300, np.random.default_rng(0))
     times, slots = when_and_where(batch.observations)
     newest = [(slots[i], batch.weights[i].item()) for i in range(300) if times[i] == 7]
