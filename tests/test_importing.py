@@ -27,8 +27,9 @@ from policy_distillation.checkpoints import CheckpointError, load_agent, read_me
 from policy_distillation.importing import containers
 from policy_distillation.importing.agents import differences, download, import_agent
 from policy_distillation.importing.containers import AgentImportError, read_tensors
-from policy_distillation.importing.layouts import Convolution, Declaration, Dense, Stream, read_declaration
+from policy_distillation.importing.declarations import Convolution, Declaration, Dense, Stream
 from policy_distillation.importing.libraries import LIBRARIES
+from policy_distillation.importing.mappings import read_declaration
 from policy_distillation.networks import Agent, Network
 from torch import nn
 
@@ -424,7 +425,7 @@ def test_actions_are_put_into_the_emulators_order(tmp_path):
     model, ids = nips(), [12, 0, 1, 3, 4, 11]
     agent, metadata = imported(tmp_path, {"q": {"net": model.state_dict()}}, NIPS | {"actions": ids})
     assert agent.actions == {"pong": tuple(PONG)}
-    assert metadata["imported"]["outputs"] == ids
+    assert metadata["imported"]["actions"] == ids
     expected = torch_forward(model)
     assert_same_q_values(agent, "pong", expected[:, [ids.index(action) for action in PONG]])
     agent, _ = imported(tmp_path, {"q": {"net": model.float().state_dict()}}, NIPS, actions=ids[::-1])
@@ -466,7 +467,7 @@ def test_the_report_names_what_is_missing_extra_wrong_and_not_finite(tmp_path):
     ("change", "message"),
     [
         ({"layout": "keras"}, "layout: 'keras' is not allowed; allowed: torch, flax"),
-        ({"scale": 1}, "mapping: unknown key 'scale' (value 1); allowed: actions, "),
+        ({"scale": 1}, "mapping: unknown key 'scale' (value 1); allowed: acting, actions, "),
         ({"input_divisor": 0}, "input_divisor: 0 is not allowed; allowed: more than 0"),
         ({"hidden": []}, "a network needs one or two hidden layers"),
         ({"hidden": [{"key": "a", "units": 1}] * 3}, "a network needs one or two hidden layers"),

@@ -83,9 +83,9 @@ def test_an_installed_package_loads_an_agent_and_acts(installed):
 import numpy as np
 from policy_distillation import load_agent
 from policy_distillation.config import SCHEMA
-from policy_distillation.importing import layouts
+from policy_distillation.importing import mappings
 from policy_distillation.training import provenance
-assert SCHEMA.exists() and layouts.SCHEMA.exists()
+assert SCHEMA.exists() and mappings.SCHEMA.exists()
 agent, metadata = load_agent({str(AGENT)!r})
 actions, _ = agent.predict(np.zeros((3, 4, 84, 84), np.uint8), deterministic=True)
 print(actions.shape, metadata["games"], provenance()["commit"])

@@ -10,10 +10,15 @@ from typing import Any
 from ..atari import PROTOCOLS, Protocol, action_ids
 from ..files import file_digest
 from ..networks import Agent
+from ..readouts import describe_acting
 from ..sources import hub_file
-from .containers import AgentImportError, read_tensors
-from .layouts import build_agent, check_tensors, read_declaration
-from .libraries import LIBRARIES, recognise
+from .containers import AgentImportError, Content, read_tensors
+from .declarations import Declaration
+from .folding import build_agent
+from .libraries import LIBRARIES, SCALING_WRAPPER
+from .mappings import read_declaration
+from .recognition import Recognised, recognise, resolve_support, tidy
+from .refusals import check_tensors
 
 
 def download(source: Mapping[str, Any]) -> Path:
@@ -47,41 +52,66 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
     """
     path = download(source) if "hub" in source else Path(source["path"])
     content = read_tensors(path)
-    ids: list[int] | None = source.get("actions")
-    library = source.get("from")
     try:
-        if source.get("mapping"):
-            library = "mapping"
-            declaration, declared_ids = read_declaration(Path(source["mapping"]))
-            ids = ids or declared_ids
-        else:
-            library, declaration = recognise(content, library)
-        if "input_divisor" in source:
-            declaration = replace(declaration, input_divisor=float(source["input_divisor"]))
-        trained_under = LIBRARIES[library].protocol if library in LIBRARIES else None
+        found, ids = _recognise(content, source, game, protocol)
+        declaration = _overridden(found.declaration, source)
+        trained_under = LIBRARIES[found.library].protocol if found.library in LIBRARIES else None
         name = protocol or trained_under or "paper2015"
         emulator_ids = action_ids(game, PROTOCOLS[name])
-        outputs = declaration.outputs(content.tensors)
-        check_tensors(declaration, content.tensors, len(ids or emulator_ids) if outputs is None or ids else outputs)
-        order = _order(ids, emulator_ids, outputs, game, name)
-        agent = build_agent(declaration, content.tensors, game, emulator_ids, order)
+        rows = declaration.rows(found.tensors)
+        width = declaration.head.width(rows or 0, len(ids or emulator_ids))
+        actions = len(ids or emulator_ids) if ids or rows is None or rows % width else rows // width
+        check_tensors(declaration, found.tensors, actions, width)
+        order = _order(ids, emulator_ids, actions, game, name)
+        agent = build_agent(declaration, found.tensors, game, emulator_ids, order)
     except AgentImportError as error:
         raise AgentImportError(f"{path}: {error}") from None
     imported = {
         **{key: value for key, value in source.items() if key not in ("from", "actions")},
-        "from": library,
+        "from": found.library,
+        "agent": declaration.kind,
         "container": content.container,
         "digest": file_digest(path / "model.pt" if path.is_dir() else path),
         "facts": content.facts,
         "input_divisor": declaration.input_divisor,
         "layout": declaration.layout,
-        "outputs": ids or emulator_ids,
+        "readout": asdict(declaration.head),
+        "actions": ids or emulator_ids,
+        "notes": list(declaration.notes),
         "trained_under": trained_under,
         "driven_otherwise": differences(trained_under, name) if trained_under else {},
     }
     if "hub" in source:
         imported["file"] = hub_file(source)
     return agent, {"kind": "imported", "games": [game], "protocol": asdict(PROTOCOLS[name]), "imported": imported}
+
+
+def _recognise(
+    content: Content, source: Mapping[str, Any], game: str, protocol: str | None
+) -> tuple[Recognised, list[int] | None]:
+    """What the file holds, and the ALE ids of its outputs where source or mapping say."""
+    ids: list[int] | None = source.get("actions")
+    if source.get("mapping"):
+        declaration, declared_ids = read_declaration(Path(source["mapping"]))
+        named_as_they_are = set(declaration.shapes(1)) <= set(content.tensors)
+        tensors, notes = (content.tensors, []) if named_as_they_are else tidy(content)
+        declaration = resolve_support(declaration, tensors, content)
+        declaration = replace(declaration, notes=(*declaration.notes, *notes))
+        return Recognised("mapping", declaration, tensors), ids or declared_ids
+    library = source.get("from")
+    name = protocol or (LIBRARIES[library].protocol if library else "paper2015")
+    return recognise(content, len(ids or action_ids(game, PROTOCOLS[name])), library), ids
+
+
+def _overridden(declaration: Declaration, source: Mapping[str, Any]) -> Declaration:
+    """What the source says goes before what the library says."""
+    if "input_divisor" in source:
+        notes = tuple(note for note in declaration.notes if note != SCALING_WRAPPER)
+        declaration = replace(declaration, input_divisor=float(source["input_divisor"]), notes=notes)
+    try:
+        return replace(declaration, acting=source["acting"]) if "acting" in source else declaration
+    except ValueError as error:
+        raise AgentImportError(str(error)) from None
 
 
 def differences(library: str, protocol: str) -> dict[str, list[Any]]:
@@ -91,12 +121,23 @@ def differences(library: str, protocol: str) -> dict[str, list[Any]]:
     return {key: [before[key], after[key]] for key in before if key not in training and before[key] != after[key]}
 
 
+_OUTPUTS = {
+    ("plain", "q_values"): "Q-values",
+    ("plain", "logits"): "logits of a policy; the critic is left out",
+    ("quantiles", "q_values"): "Q-values, the means of its quantiles",
+    ("categorical", "q_values"): "Q-values, the means of distributions over a support",
+}
+
+
 def describe(agent: Agent, metadata: Mapping[str, Any]) -> str:
     """What was found, in a few lines for people."""
     imported, network, protocol = metadata["imported"], agent.network, Protocol(**metadata["protocol"])
     (game, ids), *_ = agent.actions.items()
+    readout = agent.readouts[game]
     layers = zip(network.channels, network.kernels, network.strides, strict=True)
     lines = {
+        "agent": f"{imported['agent']}: {_OUTPUTS[imported['readout']['kind'], readout.outputs]}",
+        "acts": describe_acting(readout),
         "source": f"{imported['from']}, {imported['container']}, SHA-256 {imported['digest'][:16]}...",
         "network": ", ".join(
             [
@@ -110,14 +151,14 @@ def describe(agent: Agent, metadata: Mapping[str, Any]) -> str:
         "actions": f"{game} {list(ids)}",
         "protocol": protocol.name,
     }
+    lines |= {f"note {number}": note for number, note in enumerate(imported["notes"], start=1)}
     for setting, (before, after) in imported["driven_otherwise"].items():
         lines[f"{setting}"] = f"trained with {before}, driven with {after}"
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 
-def _order(ids: list[int] | None, emulator_ids: list[int], outputs: int | None, game: str, protocol: str) -> list[int]:
-    """For each of the emulator's actions the output that stands for it."""
-    assert outputs is not None  # check_tensors
+def _order(ids: list[int] | None, emulator_ids: list[int], outputs: int, game: str, protocol: str) -> list[int]:
+    """For each of the emulator's actions which of the file's it is."""
     if ids is None and outputs == len(emulator_ids):
         return list(range(outputs))
     if ids is None or sorted(ids) != sorted(emulator_ids):

@@ -2,11 +2,12 @@
 
 What a file is shows in its first bytes, never in its name:
 
-    zip of torch.save       torch.load(weights_only=True)
+    zip of torch.save       torch_files.py: tensors, plain containers and plain values
     older torch.save        the same
     zip around one of them  Stable-Baselines3, pfrl: the member that holds the network, by name
+    gzip around one of them inflated up to the limit
     safetensors             as it is
-    msgpack (flax)          arrays alone; other extension types are refused
+    msgpack (flax)          arrays and plain values; other extension types are refused
     pickle (Dopamine)       pickles.py: an unpickler that can build numpy arrays and plain containers, and nothing else
 """
 
@@ -16,6 +17,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +25,17 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
 from .pickles import ForbiddenGlobal, unpickle_arrays
+from .torch_files import OLD_TORCH, is_torch, load_torch, unpacked_size
 
 Tensors = dict[str, NDArray[np.float32]]
 
 LARGEST_FILE = 512 * 2**20
 """Bytes of a file, or of what a zip says that it unpacks to; a DQN has 7 MB, its optimiser twice that."""
-OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-"""How torch.save began before version 1.6."""
 FLAX_ARRAY = 1
 """flax's msgpack extension type for an array: (shape, dtype's name, bytes), packed once more."""
 
@@ -48,11 +49,14 @@ class Content:
     """What was found in a file."""
 
     container: str
-    """``torch``, ``stable-baselines3 zip``, ``pfrl``, ``safetensors``, ``flax msgpack`` or ``pickle``."""
+    """``torch``, ``stable-baselines3 zip``, ``pfrl``, ``gzip of torch``, ``safetensors``, ``flax msgpack`` or
+    ``pickle``."""
     tensors: Tensors
     """By their full names: keys of nested dictionaries joined by dots."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What else the file says that matters, such as the library's version."""
+    values: dict[str, float] = field(default_factory=dict)
+    """Plain numbers beside the tensors, by their full names: settings of the training."""
 
 
 def read_tensors(path: Path) -> Content:
@@ -79,28 +83,43 @@ def read_tensors(path: Path) -> Content:
 def _read(data: bytes) -> Content:
     if data[:2] == b"PK":
         return _read_zip(data)
+    if data[:2] == b"\x1f\x8b":
+        content = _content("gzip", load_torch_zip(_inflate(data)))
+        return Content(f"{content.container} of torch", content.tensors, {}, content.values)
     if data.startswith(OLD_TORCH):
-        return Content("torch", _load_torch(data))
+        return _content("torch", load_torch(data))
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
-        return Content("safetensors", dict(_leaves(safetensors.numpy.load(data))))
+        return _content("safetensors", safetensors.torch.load(data))
     if data[:1] == b"\x80":
-        return Content("pickle", dict(_leaves(unpickle_arrays(data))))
+        return _content("pickle", unpickle_arrays(data))
     if data[:1] and (0x81 <= data[0] <= 0x8F or data[0] in (0xDE, 0xDF)):
-        return Content("flax msgpack", dict(_leaves(_load_msgpack(data))))
-    raise AgentImportError("neither torch, safetensors, flax msgpack nor a Dopamine checkpoint")
+        return _content("flax msgpack", _load_msgpack(data))
+    raise AgentImportError("neither torch, gzip, safetensors, flax msgpack nor a Dopamine checkpoint")
+
+
+def _content(container: str, tree: Any, facts: dict[str, Any] | None = None) -> Content:
+    """The floating point arrays and the plain numbers in nested dictionaries; anything else is passed over."""
+    tensors: Tensors = {}
+    values: dict[str, float] = {}
+    for name, leaf in _leaves(tree):
+        if isinstance(leaf, int | float):
+            values[name] = float(leaf)
+        else:
+            tensors[name] = leaf
+    return Content(container, tensors, facts or {}, values)
 
 
 def _read_zip(data: bytes) -> Content:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = _members(archive)
-        if _is_torch(members):
-            return Content("torch", _load_torch(data))
+        if is_torch(members):
+            return _content("torch", load_torch(data))
         if "policy.pth" in members:
             facts = _stable_baselines3_facts(archive, members)
-            return Content("stable-baselines3 zip", _load_torch(archive.read("policy.pth")), facts)
+            return _content("stable-baselines3 zip", load_torch_zip(archive.read("policy.pth")), facts)
         models = [name for name in members if name == "model.pt" or name.endswith("/model.pt")]
         if len(models) == 1:
-            return Content("pfrl", _load_torch(archive.read(models[0])))
+            return _content("pfrl", load_torch_zip(archive.read(models[0])))
     raise AgentImportError(
         "a zip without policy.pth (Stable-Baselines3), data.pkl (torch) or exactly one model.pt (pfrl)"
     )
@@ -108,13 +127,20 @@ def _read_zip(data: bytes) -> Content:
 
 def _members(archive: zipfile.ZipFile) -> list[str]:
     """Names, once it is known that all of them together unpack to something bearable."""
-    if sum(info.file_size for info in archive.infolist()) > LARGEST_FILE:
+    if unpacked_size(archive) > LARGEST_FILE:
         raise AgentImportError(f"unpacks to more than {LARGEST_FILE >> 20} MB, so no DQN")
     return archive.namelist()
 
 
-def _is_torch(members: list[str]) -> bool:
-    return any(name.endswith("/data.pkl") for name in members)
+def _inflate(data: bytes) -> bytes:
+    """A gzip file's content, of which no more than the limit is ever made."""
+    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    content = stream.decompress(data, LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise AgentImportError(f"unpacks to more than {LARGEST_FILE >> 20} MB, so no DQN")
+    if not stream.eof:
+        raise AgentImportError("a gzip file that was cut short")
+    return content
 
 
 def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> dict[str, Any]:
@@ -128,13 +154,15 @@ def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> di
     return facts
 
 
-def _load_torch(data: bytes) -> Tensors:
+def load_torch_zip(data: bytes) -> Any:
+    """What torch saved in a member of a zip or in a gzip file."""
     if not data.startswith(OLD_TORCH):
+        if data[:2] != b"PK":
+            raise AgentImportError("the network inside it was not saved by torch")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:  # torch's own reader knows no limit
-            if not _is_torch(_members(archive)):
+            if not is_torch(_members(archive)):
                 raise AgentImportError("the network inside it was not saved by torch")
-    loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return dict(_leaves(loaded))
+    return load_torch(data)
 
 
 def _load_msgpack(data: bytes) -> Any:
@@ -146,6 +174,9 @@ def _load_msgpack(data: bytes) -> Any:
         shape, dtype, values = msgpack.unpackb(content, strict_map_key=True)
         if not isinstance(dtype, str) or not isinstance(values, bytes):
             raise AgentImportError("a damaged array")
+        if dtype == "bfloat16":  # the upper halves of float32
+            halves = np.frombuffer(values, "<u2").astype("<u4") << 16
+            return halves.view("<f4").reshape([int(size) for size in shape])
         if dtype not in ("float16", "float32", "float64"):
             return None  # counters and random keys
         return np.frombuffer(values, dtype).reshape([int(size) for size in shape])
@@ -153,8 +184,7 @@ def _load_msgpack(data: bytes) -> Any:
     return msgpack.unpackb(data, ext_hook=array, strict_map_key=True)
 
 
-def _leaves(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The floating point arrays in nested dictionaries; anything else is passed over."""
+def _leaves(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, NDArray[np.float32] | float]]:
     if isinstance(tree, Mapping):
         if depth > 20:
             raise AgentImportError("nested more than 20 dictionaries deep")
@@ -167,3 +197,5 @@ def _leaves(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, ND
             yield name, tree.detach().float().numpy()
     elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f" and math.prod(tree.shape) == tree.size:
         yield name, tree.astype(np.float32)
+    elif isinstance(tree, int | float) and abs(tree) < 1e300:
+        yield name, float(tree)

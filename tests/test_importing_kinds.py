@@ -1,0 +1,793 @@
+"""Actor-critic, quantile, categorical, noisy and duelling agents: the same outputs as the networks that were saved.
+
+Where a library can be installed it makes and saves the agent itself; elsewhere the network is as in its sources.
+"""
+
+import gzip
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.importing.agents import describe, import_agent
+from policy_distillation.importing.containers import AgentImportError
+from policy_distillation.readouts import Readout, Support
+from test_importing import flax_forward, flax_msgpack, flax_parameters, livelier, observations, weights
+from test_importing_libraries import ACTIONS, Screen
+from torch import nn
+
+SAMPLED = Readout("logits", "sample")
+C51 = Readout(support=Support(-10.0, 10.0, 51))
+ATOMS = torch.linspace(-10, 10, 51)
+
+
+def imported(path, game="pong", **source):
+    """The agent, its metadata and what people are told; saved and loaded again, it answers the same."""
+    agent, metadata = import_agent({"path": str(path), **source}, game)
+    save_agent(path.parent / "imported.safetensors", agent, metadata)
+    loaded, _ = load_agent(path.parent / "imported.safetensors")
+    assert loaded.readouts == agent.readouts
+    np.testing.assert_array_equal(loaded.q_values(observations(), game), agent.q_values(observations(), game))
+    return agent, metadata["imported"], describe(agent, metadata)
+
+
+def assert_same(agent, expected, game="pong"):
+    expected = np.asarray(expected.detach() if isinstance(expected, torch.Tensor) else expected, np.float64)
+    spread = np.abs(expected - expected.mean(0)).max()
+    assert spread > 1e-2, f"a constant would pass: {spread}"
+    tolerance = 1e-5 * max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(agent.q_values(observations(), game), expected, rtol=0, atol=tolerance)
+
+
+def pixels(divisor=255.0):
+    return torch.from_numpy(observations()).float() / divisor
+
+
+def trunk():
+    layers = (nn.Conv2d(4, 32, 8, 4), nn.ReLU(), nn.Conv2d(32, 64, 4, 2), nn.ReLU(), nn.Conv2d(64, 64, 3, 1), nn.ReLU())
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def prefixed(prefix, module):
+    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def categorical(logits, atoms=ATOMS):
+    """(batch, actions, atoms) to Q-values."""
+    return (logits.softmax(2) * atoms).sum(2)
+
+
+class Noisy(nn.Module):
+    """A noisy layer in evaluation, as CleanRL and Kaixhin have it."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        for name, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
+            setattr(self, f"{name}_mu", nn.Parameter(torch.randn(shape) * (1 / inputs**0.5)))
+            setattr(self, f"{name}_sigma", nn.Parameter(torch.rand(shape)))
+            self.register_buffer(f"{name}_epsilon", torch.randn(shape))
+
+    def forward(self, x):
+        return x @ self.weight_mu.T + self.bias_mu
+
+
+# Stable-Baselines3 and sb3-contrib
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [("PPO", {}), ("A2C", {}), ("A2C", {"share_features_extractor": False}), ("PPO", {"normalize_images": False})],
+)
+def test_stable_baselines3s_policies(tmp_path, algorithm, settings):
+    sb3 = pytest.importorskip("stable_baselines3")
+    torch.manual_seed(0)
+    sizes = {"n_steps": 2, "batch_size": 2} if algorithm == "PPO" else {}
+    model = getattr(sb3, algorithm)("CnnPolicy", Screen(), device="cpu", policy_kwargs=settings, **sizes)
+    livelier(model.policy)
+    model.save(tmp_path / "model.zip")
+    agent, facts, told = imported(tmp_path / "model.zip")
+    with torch.no_grad():
+        expected = model.policy.get_distribution(model.policy.obs_to_tensor(observations())[0]).distribution.logits
+    logits = torch.from_numpy(agent.q_values(observations(), "pong"))
+    tolerance = 1e-5 * max(1.0, expected.abs().max())
+    torch.testing.assert_close(logits.log_softmax(1), expected, rtol=0, atol=float(tolerance))
+    assert agent.readouts == {"pong": SAMPLED}
+    assert (facts["from"], facts["agent"]) == ("sb3", "PPO or A2C")
+    assert "sampled from the softmax of its logits" in told
+
+
+def test_stable_baselines3_before_its_trunks_had_names_of_their_own(tmp_path):
+    torch.manual_seed(0)
+    body, actor = livelier(trunk()), nn.Linear(512, 6)
+    dense = livelier(nn.Linear(3136, 512))
+    state = prefixed("features_extractor.cnn.", body) | prefixed("features_extractor.linear.0.", dense)
+    state |= prefixed("action_net.", actor) | prefixed("value_net.", nn.Linear(512, 1))
+    torch.save(state, tmp_path / "policy.pth")
+    agent, _, _ = imported(tmp_path / "policy.pth")
+    assert_same(agent, actor(dense(body(pixels())).relu()))
+
+
+def test_qr_dqn_of_sb3_contrib(tmp_path):
+    contrib = pytest.importorskip("sb3_contrib")
+    torch.manual_seed(0)
+    model = contrib.QRDQN("CnnPolicy", Screen(), buffer_size=2, device="cpu")
+    livelier(model.policy.quantile_net)
+    model.save(tmp_path / "model.zip")
+    agent, facts, told = imported(tmp_path / "model.zip")
+    with torch.no_grad():
+        assert_same(agent, model.policy.quantile_net(model.policy.obs_to_tensor(observations())[0]).mean(1))
+    assert agent.readouts == {"pong": Readout()}
+    assert (facts["agent"], facts["readout"]["order"]) == ("QR-DQN", "quantile_major")
+    assert "the means of its quantiles" in told
+
+
+# CleanRL
+
+
+def test_ppo_of_cleanrl_and_leanrl(tmp_path):
+    torch.manual_seed(0)
+    network = livelier(nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU()))
+    actor = nn.Linear(512, 6)
+    state = prefixed("network.", network) | prefixed("actor.", actor) | prefixed("critic.", nn.Linear(512, 1))
+    torch.save(state, tmp_path / "agent.pt")
+    agent, facts, _ = imported(tmp_path / "agent.pt")
+    assert_same(agent, actor(network(pixels())))
+    assert agent.readouts["pong"] == SAMPLED
+    assert (facts["from"], facts["agent"]) == ("cleanrl", "PPO")
+    agent, _, _ = imported(tmp_path / "agent.pt", acting="epsilon_greedy")
+    assert agent.readouts["pong"] == Readout("logits", "epsilon_greedy")
+
+
+def test_ppo_of_cleanrl_in_jax(tmp_path):
+    network, actor = flax_parameters(512), flax_parameters(6, seed=1)["Dense_1"]
+    del network["Dense_1"]
+    parameters = [{"params": layers} for layers in (network, {"Dense_0": actor}, {"Dense_0": actor})]
+    tree = {
+        "0": {"exp_name": "ppo", "seed": 1, "clip": 0.1},
+        "1": {str(n): layers for n, layers in enumerate(parameters)},
+    }
+    (tmp_path / "x.cleanrl_model").write_bytes(flax_msgpack(tree))
+    agent, facts, _ = imported(tmp_path / "x.cleanrl_model")
+    assert_same(agent, flax_forward(network | {"Dense_1": actor}, observations(), same=False))
+    assert (facts["from"], agent.readouts["pong"]) == ("cleanrl", SAMPLED)
+
+
+@pytest.mark.parametrize("bounds", [(-10, 10), (-3, 5)])
+def test_c51_of_cleanrl(tmp_path, bounds):
+    torch.manual_seed(0)
+    network = livelier(nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 6 * 51)))
+    atoms = torch.linspace(*bounds, 51)
+    weights = prefixed("network.", network) | {"atoms": atoms}
+    torch.save({"model_weights": weights, "args": {"v_min": -1, "env_id": "x"}}, tmp_path / "c51_atari.cleanrl_model")
+    agent, facts, told = imported(tmp_path / "c51_atari.cleanrl_model")
+    assert_same(agent, categorical(network(pixels()).view(-1, 6, 51), atoms))
+    assert agent.readouts["pong"] == Readout(support=Support(*map(float, bounds), 51))
+    assert facts["agent"] == "C51"
+    assert f"support {bounds[0]} to {bounds[1]}, 51 atoms: in the file" in told
+
+
+@pytest.mark.parametrize(
+    "settings", [{"v_min": -10, "v_max": 10, "n_atoms": 51}, {"v_min": -2, "v_max": 7.5, "n_atoms": 21}]
+)
+def test_c51_of_cleanrl_in_jax(tmp_path, settings):
+    atoms = settings["n_atoms"]
+    parameters = flax_parameters(6 * atoms)
+    tree = {"model_weights": {"params": parameters}, "args": {"env_id": "PongNoFrameskip-v4", **settings}}
+    (tmp_path / "c51").write_bytes(flax_msgpack(tree))
+    agent, _, told = imported(tmp_path / "c51")
+    logits = torch.from_numpy(flax_forward(parameters, observations(), same=False)).view(-1, 6, atoms)
+    support = torch.linspace(settings["v_min"], settings["v_max"], atoms, dtype=torch.float64)
+    assert_same(agent, categorical(logits, support))
+    assert "in the file's settings" in told
+
+
+def test_rainbow_of_cleanrl(tmp_path):
+    torch.manual_seed(0)
+    body = livelier(trunk())
+    value, advantage = (nn.Sequential(Noisy(3136, 512), nn.ReLU(), Noisy(512, outputs)) for outputs in (51, 6 * 51))
+    state = prefixed("network.", body) | prefixed("value_head.", value) | prefixed("advantage_head.", advantage)
+    torch.save(state | {"support": ATOMS}, tmp_path / "rainbow.pt")
+    agent, facts, told = imported(tmp_path / "rainbow.pt")
+    h = body(pixels())
+    a = advantage(h).view(-1, 6, 51)
+    assert_same(agent, categorical(value(h).view(-1, 1, 51) + a - a.mean(1, keepdim=True)))
+    assert (facts["from"], facts["agent"], agent.readouts["pong"]) == ("cleanrl", "Rainbow", C51)
+    assert "noisy layers play without their noise" in told
+
+
+# Dopamine
+
+
+def dopamine_file(path, parameters):
+    import pickle
+
+    path.write_bytes(pickle.dumps({"training_steps": 3, "online_params": parameters, "target_params": parameters}))
+    return path
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("kind", ["dqn", "c51", "quantile"])
+def test_dopamines_value_agents(tmp_path, nested, kind):
+    width = {"dqn": 1, "c51": 51, "quantile": 200}[kind]
+    parameters = flax_parameters(6 * width, same=True)
+    rows = flax_forward(parameters, observations(), same=True).reshape(-1, 6, width)
+    content = {"params": parameters} if nested else parameters
+    agent, facts, told = imported(dopamine_file(tmp_path / "ckpt.199", content))
+    expected = categorical(torch.from_numpy(rows), ATOMS.double()) if kind == "c51" else rows.mean(2)
+    assert_same(agent, expected)
+    assert facts["readout"]["kind"] == {"dqn": "plain", "c51": "categorical", "quantile": "quantiles"}[kind]
+    assert ("NOT in the file: assumed" in told) == (kind == "c51")
+
+
+def test_dopamines_names_from_before_linen(tmp_path):
+    parameters = flax_parameters(6, same=True)
+    older = {**parameters, "Dense_3": parameters["Dense_0"], "Dense_4": parameters["Dense_1"]}
+    del older["Dense_0"], older["Dense_1"]
+    agent, _, _ = imported(dopamine_file(tmp_path / "ckpt.199", older))
+    assert_same(agent, flax_forward(parameters, observations(), same=True))
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_dopamines_whole_rainbow(tmp_path, noisy):
+    rng = np.random.default_rng(0)
+    parameters = flax_parameters(512, same=True)
+    shapes = {"1": 6 * 51, "2": 51}
+    heads = {n: weights(rng, {"kernel": (512, units), "bias": (units,)}) for n, units in shapes.items()}
+    hidden = parameters["Dense_0"]
+    layers = {"0": hidden, **heads}
+    if noisy:
+        named = {
+            f"NoisyNetwork_{n}": {f"{part}_mu": array for part, array in layer.items()}
+            | {f"{part}_sigma": np.ones_like(array) for part, array in layer.items()}
+            for n, layer in layers.items()
+        }
+    else:
+        named = {f"Dense_{n}": layer for n, layer in layers.items()}
+    convolutions = {name: layer for name, layer in parameters.items() if name.startswith("Conv")}
+    agent, facts, _ = imported(dopamine_file(tmp_path / "ckpt.9", {"params": convolutions | named}))
+    identity = {"kernel": np.eye(512, dtype="f4"), "bias": np.zeros(512, "f4")}
+    h = flax_forward(parameters | {"Dense_1": identity}, observations(), same=True)
+    a, v = (h @ heads[n]["kernel"] + heads[n]["bias"] for n in "12")
+    a = a.reshape(-1, 6, 51)
+    logits = v.reshape(-1, 1, 51) + a - a.mean(1, keepdims=True)
+    assert_same(agent, categorical(torch.from_numpy(logits), ATOMS.double()))
+    assert facts["agent"] == "Rainbow"
+
+
+# tianshou
+
+
+def tianshou_algorithm(kind, scaled):
+    pytest.importorskip("tianshou")
+    from tianshou.algorithm.modelfree import c51, ppo, qrdqn, rainbow
+    from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.env.atari import atari_network as networks
+    from tianshou.utils.net.discrete import DiscreteActor, DiscreteCritic
+
+    torch.manual_seed(0)
+    sizes, optimiser = {"c": 4, "h": 84, "w": 84}, AdamOptimizerFactory(lr=1e-4)
+
+    def wrapped(network):
+        if scaled:
+            return networks.ScaledObsInputActionReprNet(network)
+        with torch.no_grad():  # else pixels as they are saturate every softmax
+            next(network.parameters()).div_(255)
+        return network
+
+    if kind == "PPO":
+        network = networks.DQNet(**sizes, action_shape=6, features_only=True, output_dim_added_layer=512)
+        network = wrapped(livelier(network))
+        policy = DiscreteActorPolicy(
+            actor=DiscreteActor(preprocess_net=network, action_shape=6, softmax_output=False), action_space=ACTIONS
+        )
+        return ppo.PPO(policy=policy, critic=DiscreteCritic(preprocess_net=network), optim=optimiser)
+    network = {"C51": networks.C51Net, "QR-DQN": networks.QRDQNet, "Rainbow": networks.RainbowNet}[kind]
+    network = wrapped(livelier(network(**sizes, action_shape=[6])))
+    policy = (qrdqn.QRDQNPolicy if kind == "QR-DQN" else c51.C51Policy)(model=network, action_space=ACTIONS)
+    algorithm = {"C51": c51.C51, "QR-DQN": qrdqn.QRDQN, "Rainbow": rainbow.RainbowDQN}[kind]
+    return algorithm(policy=policy, optim=optimiser, target_update_freq=500)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("kind", ["PPO", "C51", "QR-DQN", "Rainbow"])
+def test_tianshou(tmp_path, kind, scaled):
+    algorithm = tianshou_algorithm(kind, scaled)
+    from tianshou.data import Batch
+
+    algorithm.policy.eval()
+    torch.save(algorithm.state_dict(), tmp_path / "policy.pth")
+    source = {} if scaled else {"input_divisor": 1}
+    agent, facts, told = imported(tmp_path / "policy.pth", **source)
+    with torch.no_grad():
+        answer = algorithm.policy(Batch(obs=observations(), info={})).logits
+        if kind in ("C51", "Rainbow"):
+            answer = (answer * ATOMS).sum(2)
+        elif kind == "QR-DQN":
+            answer = answer.mean(2)
+    assert_same(agent, answer)
+    assert (facts["from"], facts["agent"]) == ("tianshou", kind)
+    assert ("a DataParallel network looks the same" in told) == scaled
+    if not scaled:
+        with pytest.raises(AgentImportError, match="give input_divisor"):
+            imported(tmp_path / "policy.pth")
+
+
+def test_older_tianshou_checkpoints(tmp_path):
+    state = tianshou_algorithm("C51", True).state_dict()
+    older = {name.removeprefix("policy."): tensor for name, tensor in state.items() if name.startswith("policy.")}
+    torch.save({"model": older}, tmp_path / "checkpoint_3.pth")
+    assert imported(tmp_path / "checkpoint_3.pth")[1]["agent"] == "C51"
+
+
+# pfrl
+
+
+def pfrl_saved(network, folder, agent="DQN"):
+    import pfrl
+
+    phi = lambda x: np.asarray(x, np.float32) / 255  # noqa: E731
+    optimiser = torch.optim.Adam(network.parameters())
+    if agent == "PPO":
+        made = pfrl.agents.PPO(network, optimiser, phi=phi, gpu=None)
+    else:
+        buffer = pfrl.replay_buffers.ReplayBuffer(50_000)
+        explorer = pfrl.explorers.Greedy()
+        made = getattr(pfrl.agents, agent)(network, optimiser, buffer, gamma=0.99, explorer=explorer, phi=phi)
+    made.save(str(folder))
+
+
+def test_pfrls_rainbow(tmp_path):
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    network = livelier(pfrl.q_functions.DistributionalDuelingDQN(6, 51, -10, 10))
+    pfrl.nn.to_factorized_noisy(network, sigma_scale=0.5)
+    pfrl_saved(network, tmp_path / "agent", "CategoricalDoubleDQN")
+    agent, facts, told = imported(tmp_path / "agent")
+    for layer in network.modules():
+        if hasattr(layer, "sigma"):
+            for parameter in layer.sigma.parameters():
+                parameter.data.zero_()
+    assert_same(agent, network(pixels()).q_values)
+    assert (facts["from"], facts["agent"], agent.readouts["pong"]) == ("pfrl", "Rainbow", C51)
+    assert "a close relative" in told
+    assert "NOT in the file" in told
+
+
+def test_pfrls_categorical_dqn(tmp_path):
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    head = pfrl.q_functions.DistributionalFCStateQFunctionWithDiscreteAction(512, 6, 51, -10, 10, 0, 0)
+    network = livelier(nn.Sequential(pfrl.nn.LargeAtariCNN(), head))
+    pfrl_saved(network, tmp_path / "agent", "CategoricalDQN")
+    agent, facts, told = imported(tmp_path / "agent")
+    assert_same(agent, network(pixels()).q_values)
+    assert (facts["agent"], agent.readouts["pong"]) == ("C51", C51)
+    assert "51 atoms: in the file" in told
+
+
+def test_pfrls_duelling_dqn(tmp_path):
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    network = livelier(pfrl.q_functions.DuelingDQN(6))
+    pfrl_saved(network, tmp_path / "agent")
+    agent, facts, _ = imported(tmp_path / "agent")
+    assert_same(agent, network(pixels()).q_values)
+    assert facts["agent"] == "duelling DQN"
+
+
+@pytest.mark.parametrize("kind", ["PPO", "A3C"])
+def test_pfrls_policies(tmp_path, kind):
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    head = pfrl.policies.SoftmaxCategoricalHead()
+    if kind == "PPO":
+        body, units = (*trunk(), nn.Linear(3136, 512), nn.ReLU()), 512
+    else:
+        body = (nn.Conv2d(4, 16, 8, 4), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten())
+        body, units = (*body, nn.Linear(2592, 256), nn.ReLU()), 256
+    ends = pfrl.nn.Branched(nn.Sequential(nn.Linear(units, 6), head), nn.Linear(units, 1))
+    network = livelier(nn.Sequential(*body, ends))
+    pfrl_saved(network, tmp_path / "agent", "PPO")
+    agent, facts, _ = imported(tmp_path / "agent")
+    logits = torch.from_numpy(agent.q_values(observations(), "pong")).log_softmax(1)
+    expected = network(pixels())[0].logits.detach()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5 * max(1.0, float(expected.abs().max())))
+    assert (facts["from"], facts["agent"], agent.readouts["pong"]) == ("pfrl", kind, SAMPLED)
+
+
+# Kaixhin's Rainbow and atari-agents, as their sources have them
+
+
+def test_kaixhins_rainbow(tmp_path):
+    torch.manual_seed(0)
+    body = livelier(trunk())
+    layers = {
+        f"fc_{h}_{v}": Noisy(*size)
+        for h, v, size in [
+            ("h", "v", (3136, 512)),
+            ("h", "a", (3136, 512)),
+            ("z", "v", (512, 51)),
+            ("z", "a", (512, 6 * 51)),
+        ]
+    }
+    state = prefixed("convs.", body)
+    for name, layer in layers.items():
+        state |= prefixed(f"{name}.", layer)
+    torch.save(state, tmp_path / "model.pth")
+    agent, facts, _ = imported(tmp_path / "model.pth")
+    h = body(pixels())
+    v, a = (layers[f"fc_z_{s}"](layers[f"fc_h_{s}"](h).relu()).view(len(h), -1, 51) for s in "va")
+    assert_same(agent, categorical(v + a - a.mean(1, keepdim=True)))
+    assert facts["from"] == "kaixhin"
+    state["conv1.weight"], state["conv1.bias"] = state.pop("convs.0.weight"), state.pop("convs.0.bias")
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(AgentImportError, match="first convolution is padded in some releases"):
+        imported(tmp_path / "model.pth")
+
+
+class AtariNet(nn.Module):
+    """Its private names are mangled to ``_AtariNet__features`` and so on."""
+
+    def __init__(self, actions, distributional):
+        super().__init__()
+        self.actions = actions
+        if distributional:
+            self.__support = nn.Parameter(ATOMS.clone(), requires_grad=False)
+        self.__features = trunk()[:-1]
+        self.__head = nn.Sequential(
+            nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, actions * (51 if distributional else 1))
+        )
+        livelier(self.__features)
+        livelier(self.__head)
+
+    def forward(self, x):
+        outputs = self.__head(self.__features(x).flatten(1))
+        return outputs if outputs.shape[1] == self.actions else categorical(outputs.view(-1, self.actions, 51))
+
+
+def atari_agents_file(path, network):
+    buffer = io.BytesIO()
+    beside = {"optim_state": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "step": 3, "rlog": torch.zeros(2, 2)}
+    torch.save({"estimator_state": network.state_dict(), **beside}, buffer, _use_new_zipfile_serialization=False)
+    path.write_bytes(gzip.compress(buffer.getvalue(), 1))
+    return path
+
+
+@pytest.mark.parametrize("distributional", [True, False])
+def test_atari_agents(tmp_path, distributional):
+    torch.manual_seed(0)
+    network = AtariNet(6, distributional)
+    agent, facts, _ = imported(atari_agents_file(tmp_path / "model_50000000.gz", network))
+    assert_same(agent, network(pixels()))
+    assert (facts["from"], facts["container"]) == ("atari_agents", "gzip of torch")
+    assert facts["trained_under"] == "paper2015"
+    assert agent.readouts["pong"] == (C51 if distributional else Readout())
+
+
+# Wrappers, precisions and what lies beside the weights
+
+
+def cleanrl_state(actions=6):
+    torch.manual_seed(0)
+    model = livelier(nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, actions)))
+    return model, prefixed("network.", model)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+        lambda state: {f"module._orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {name.replace("network.", "network._orig_mod."): tensor for name, tensor in state.items()},
+        lambda state: {"model": state, "optimizer": {"state": {0: {"m": torch.zeros(3)}}}, "epoch": 3},
+        lambda state: {
+            "model_state_dict": state,
+            "best": np.float64(18.5),
+            "returns": np.zeros(3),
+            "step": np.int64(3),
+        },
+        lambda state: {"state_dict": state, "global_step": torch.tensor(3.0), "target_network": {"x": torch.zeros(2)}},
+    ],
+    ids=["compiled", "parallel", "both", "inner", "model", "numpy", "state_dict"],
+)
+def test_wrappers_around_a_network(tmp_path, wrap):
+    model, state = cleanrl_state()
+    torch.save(wrap(state), tmp_path / "x.pt")
+    agent, facts, _ = imported(tmp_path / "x.pt")
+    assert_same(agent, model(pixels()))
+    assert facts["from"] == "cleanrl"
+
+
+def test_two_networks_in_one_file_are_not_guessed_between(tmp_path):
+    _, state = cleanrl_state()
+    torch.save({"model": state, "agent": state}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError, match=r"it holds several networks, under 'agent.', 'model.': say which"):
+        imported(tmp_path / "x.pt")
+
+
+def test_what_else_lies_beside_a_network_is_reported(tmp_path):
+    _, state = cleanrl_state()
+    torch.save({"model": state, "means": {"x": torch.zeros(4, 84, 84)}}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError, match=r"extra: means.x \(4, 84, 84\)"):
+        imported(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("container", ["torch", "safetensors"])
+def test_half_precision(tmp_path, dtype, container):
+    import safetensors.torch
+
+    model, state = cleanrl_state()
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    model.load_state_dict({name.removeprefix("network."): tensor.float() for name, tensor in state.items()})
+    if container == "torch":
+        torch.save(state, tmp_path / "x")
+    else:
+        safetensors.torch.save_file(state, tmp_path / "x")
+    assert_same(imported(tmp_path / "x")[0], model(pixels()))
+
+
+def test_bfloat16_in_flax(tmp_path):
+    import msgpack
+
+    parameters = flax_parameters()
+
+    def halved(array):
+        return torch.from_numpy(array).bfloat16()
+
+    def pack(array):
+        content = halved(array).view(torch.int16).numpy().tobytes()
+        return msgpack.ExtType(1, msgpack.packb((array.shape, "bfloat16", content), use_bin_type=True))
+
+    (tmp_path / "x").write_bytes(msgpack.packb({"params": parameters}, default=pack, strict_types=True))
+    rounded = {n: {p: halved(a).float().numpy() for p, a in layer.items()} for n, layer in parameters.items()}
+    assert_same(imported(tmp_path / "x")[0], flax_forward(rounded, observations(), same=False))
+
+
+# Refused, by name
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"lstm_actor.weight_ih_l0": (4, 4)}, "sb3-contrib's RecurrentPPO: it remembers"),
+        ({"core.weight_ih_l0": (4, 4)}, "a recurrent network"),
+        ({"mlp_extractor.policy_net.0.weight": (64, 512)}, "net_arch: its extra hidden layers have Tanh"),
+        ({"policy.model.embed_model.net.0.weight": (4, 64)}, "an IQN or FQF"),
+        ({"psi.layers.0.weight": (4, 4)}, "an IQN or FQF"),
+        ({"network.0.res_block0.conv0.weight": (16, 16, 3, 3)}, "an IMPALA network"),
+        ({"model.obs_normalizer.running_mean_std.running_mean_std.obs.running_mean": (4, 84, 84)}, "each pixel"),
+        ({"bn.running_mean": (32,)}, "batch normalisation"),
+        ({"network.1.weight": (32, 20, 20), "network.0.weight": (32, 4, 8, 8)}, "CleanRL's PQN"),
+        ({"params.LayerNorm_0.scale": (32,)}, "layer norms over channels at each position"),
+        ({"network_params.params.Dense_0.kernel": (4, 4)}, "a Dopamine PPO"),
+        ({"online_params.Conv_0.kernel": (8, 8, 4, 32), "online_params.Dense_0.kernel": (64, 7744)}, "an IQN"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_imported_is_refused_by_name(tmp_path, tensors, reason):
+    torch.save({name: torch.zeros(shape) for name, shape in tensors.items()}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError, match=reason) as refused:
+        imported(tmp_path / "x.pt")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_refusals_of_what_the_libraries_write(tmp_path):
+    contrib, sb3 = pytest.importorskip("sb3_contrib"), pytest.importorskip("stable_baselines3")
+    contrib.RecurrentPPO("CnnLstmPolicy", Screen(), n_steps=2, batch_size=2, device="cpu").save(tmp_path / "x.zip")
+    with pytest.raises(AgentImportError, match="RecurrentPPO"):
+        imported(tmp_path / "x.zip")
+    sizes = {"n_steps": 2, "batch_size": 2, "policy_kwargs": {"net_arch": [64]}, "device": "cpu"}
+    sb3.PPO("CnnPolicy", Screen(), **sizes).save(tmp_path / "x.zip")
+    with pytest.raises(AgentImportError, match="Tanh"):
+        imported(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (
+            {"network.7.weight": (512, 5184)},
+            "its first dense layer reads 5184 numbers, not 3136: its frames were not 84x84",
+        ),
+        ({"network.0.weight": (32, 1, 8, 8)}, "it sees 1 channels .one frame at a time."),
+        ({"network.0.weight": (32, 3, 8, 8)}, "it sees 3 channels .colours."),
+    ],
+)
+def test_other_observations_are_refused_with_the_reason(tmp_path, change, reason):
+    _, state = cleanrl_state()
+    torch.save(state | {name: torch.zeros(shape) for name, shape in change.items()}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError, match=reason):
+        imported(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        torch.linspace(-10, 10, 51) ** 3,
+        torch.zeros(51),
+        torch.full((51,), float("nan")),
+        torch.zeros(51, 1),
+        torch.zeros(1),
+        torch.zeros(0),
+        torch.zeros(5000),
+    ],
+)
+def test_supports_that_are_none(tmp_path, atoms):
+    _, state = cleanrl_state(6 * 51)
+    torch.save({"model_weights": state | {"atoms": atoms}}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError):
+        imported(tmp_path / "x.pt")
+
+
+# Mappings say all of this
+
+
+MAPPING = {
+    "convolutions": [
+        {"key": f"m.{number}", "filters": filters, "kernel": kernel, "stride": stride}
+        for number, (filters, kernel, stride) in {0: (32, 8, 4), 2: (64, 4, 2), 4: (64, 3, 1)}.items()
+    ],
+    "hidden": [{"key": "m.7", "units": 512}],
+    "output": "m.9",
+    "input_divisor": 255,
+    "ignore": ["*.noise", "old."],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "width", "readout", "expected"),
+    [
+        ({"outputs": "logits"}, 1, Readout("logits"), lambda rows: rows[..., 0]),
+        ({"outputs": "logits", "acting": "sample"}, 1, SAMPLED, lambda rows: rows[..., 0]),
+        ({"readout": {"kind": "quantiles"}}, 7, Readout(), lambda rows: rows.mean(2)),
+        (
+            {"readout": {"kind": "quantiles", "order": "quantile_major"}},
+            7,
+            Readout(),
+            lambda rows: rows.reshape(3, 7, 6).mean(1),
+        ),
+        ({"readout": {"kind": "categorical", "support": "z"}}, 51, C51, categorical),
+        (
+            {"readout": {"kind": "categorical", "support": {"lowest": 0, "highest": 2, "atoms": 7}}},
+            7,
+            Readout(support=Support(0.0, 2.0, 7)),
+            lambda rows: categorical(rows, torch.linspace(0, 2, 7)),
+        ),
+    ],
+)
+@pytest.mark.parametrize("order", [None, [12, 11, 4, 3, 1, 0]])
+def test_mappings(tmp_path, changes, width, readout, expected, order):
+    import yaml
+
+    torch.manual_seed(0)
+    model = livelier(nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 6 * width)))
+    state = prefixed("m.", model) | {"a.b.noise": torch.zeros(3), "old.x": torch.zeros(2)}
+    torch.save(state | ({"z": ATOMS} if width == 51 else {}), tmp_path / "x.pt")
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes | ({"actions": order} if order else {})))
+    agent, _, _ = imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    answer = expected(model(pixels()).view(3, 6, width))
+    assert_same(agent, answer.flip(1) if order else answer)
+    assert agent.readouts["pong"] == readout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"acting": "sample"}, "acting: sample needs outputs: logits"),
+        ({"outputs": "logits", "readout": {"kind": "quantiles"}}, "logits do not go with readout: quantiles"),
+        ({"readout": {"kind": "categorical"}}, "`support`, the key of a tensor or"),
+        ({"readout": {"kind": "plain", "support": "z"}}, "`support`, the key of a tensor or"),
+        ({"readout": {"kind": "plain", "order": "quantile_major"}}, "`order` belongs to readout: quantiles"),
+        ({"readout": {"kind": "iqn"}}, "readout.kind: 'iqn' is not allowed; allowed: plain, quantiles, categorical"),
+        (
+            {"readout": {"kind": "categorical", "support": {"lowest": 1, "highest": 0, "atoms": 3}}},
+            "a support from 1 to 0",
+        ),
+        ({"readout": {"kind": "categorical", "support": "nowhere"}}, "the file lacks its support, nowhere"),
+    ],
+)
+def test_mappings_that_cannot_be(tmp_path, changes, message):
+    import yaml
+
+    torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes))
+    with pytest.raises(AgentImportError, match=message.replace(".", r"\.")) as refused:
+        imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    assert len(str(refused.value).splitlines()) == 1
+
+
+# Hostile files
+
+
+def test_a_gzip_bomb_is_not_inflated(tmp_path, monkeypatch):
+    from policy_distillation.importing import containers
+
+    monkeypatch.setattr(containers, "LARGEST_FILE", 1 << 20)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(8 << 20)))
+    with pytest.raises(AgentImportError, match="unpacks to more than 1 MB"):
+        imported(tmp_path / "x.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (gzip.compress(b"\x80\x04cposix\nsystem\n"), "not saved by torch"),
+        (gzip.compress(gzip.compress(b"x")), "not saved by torch"),
+        (gzip.compress(b""), "not saved by torch"),
+        (gzip.compress(bytes(1000))[:-9], "cut short"),
+        (b"\x1f\x8b" + b"\xff" * 50, "unreadable"),
+        (b"\x1f\x8b", "cut short"),
+    ],
+)
+def test_hostile_gzip_files(tmp_path, content, reason):
+    (tmp_path / "x.gz").write_bytes(content)
+    with pytest.raises(AgentImportError, match=reason) as refused:
+        imported(tmp_path / "x.gz")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_a_zip_bomb_in_a_gzip_file(tmp_path, monkeypatch):
+    from policy_distillation.importing import containers
+
+    monkeypatch.setattr(containers, "LARGEST_FILE", 1 << 20)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(8 << 20))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(buffer.getvalue()))
+    with pytest.raises(AgentImportError, match="unpacks to more than 1 MB"):
+        imported(tmp_path / "x.gz")
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize(
+    ("what", "culprit"), [(Harmful(), "print"), (nn.Linear(1, 1), r"torch\.nn\.modules\.linear\.Linear")]
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_culprit_is_named_and_nobody_is_told_to_trust_it(tmp_path, capfd, old, what, culprit, zipped):
+    buffer = io.BytesIO()
+    torch.save({"model": what}, buffer, _use_new_zipfile_serialization=not old)
+    (tmp_path / "x").write_bytes(gzip.compress(buffer.getvalue()) if zipped else buffer.getvalue())
+    with pytest.raises(AgentImportError, match=f"refused: it asks for '{culprit}'.* save its tensors alone") as refused:
+        imported(tmp_path / "x")
+    message = str(refused.value)
+    assert len(message.splitlines()) == 1
+    assert "weights_only" not in message
+    assert "executed" not in capfd.readouterr().out
+
+
+def test_arguments_beside_the_weights_are_forgotten(tmp_path):
+    import argparse
+    import pathlib
+
+    model, state = cleanrl_state()
+    arguments = argparse.Namespace(seed=1, folder=pathlib.Path("x"))
+    torch.save({"model": state, "args": arguments}, tmp_path / "x.pt")
+    assert_same(imported(tmp_path / "x.pt")[0], model(pixels()))
+
+
+@pytest.mark.parametrize("v_min", [1e308, float("nan"), "x", None, 10, [1]])
+def test_settings_that_are_no_support(tmp_path, v_min):
+    settings = {"v_min": v_min, "v_max": 1.0, "n_atoms": 51}
+    (tmp_path / "x").write_bytes(flax_msgpack({"model_weights": {"params": flax_parameters(6 * 51)}, "args": settings}))
+    if v_min in (1e308, 10):
+        with pytest.raises(AgentImportError, match="a support from"):
+            imported(tmp_path / "x")
+    else:  # no number, as if it were not there
+        assert "assumed" in imported(tmp_path / "x")[2]
+
+
+def test_metadata_is_json(tmp_path):
+    _, state = cleanrl_state(6 * 51)
+    torch.save({"model_weights": state | {"atoms": ATOMS}}, tmp_path / "x.pt")
+    assert json.loads(json.dumps(imported(tmp_path / "x.pt")[1]))["readout"]["support"]["atoms"] == 51

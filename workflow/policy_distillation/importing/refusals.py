@@ -1,0 +1,113 @@
+"""What cannot be imported, by name and with the reason; and reports of what does not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..atari import STACK
+from .containers import AgentImportError, Tensors
+from .declarations import WEIGHT, Declaration
+
+LISTED = 12
+"""Lines of each kind in a report."""
+FOUR_FRAMES = "it remembers what it saw before; agents here see four frames and nothing else"
+KNOWN = (
+    (r"(^|\.)lstm_(actor|critic)\.", f"sb3-contrib's RecurrentPPO: {FOUR_FRAMES}"),
+    (r"(?i)(^|[._])(lstm|gru|rnn)|\.weight_ih_l0$", f"a recurrent network: {FOUR_FRAMES}"),
+    (
+        r"^mlp_extractor\.policy_net\.",
+        "a Stable-Baselines3 policy with net_arch: its extra hidden layers have Tanh, and agents here have ReLU",
+    ),
+    (
+        r"(^|\.)(embed_model|propose_model|fraction_model|cosine_net)\.|^(phi|psi)\.",
+        "an IQN or FQF: its values are sampled at random quantile fractions, which no plain network computes",
+    ),
+    (
+        r"(?i)res_?block|residual|resnet|resblock|conv_?seq|(^|\.)Stack_\d|ImpalaEncoder|_stacks_",
+        "an IMPALA network: its convolutions have residual connections and pooling",
+    ),
+    (
+        r"(?i)obs_normalizer|obs_rms|running_mean_std|(obs|vec)_?norm",
+        "a network behind a normaliser with a mean and variance of each pixel (Sample Factory's, for one), which no "
+        "convolution can absorb",
+    ),
+    (r"\.running_(mean|var)$|(^|\.)BatchNorm", "a network with batch normalisation"),
+    (r"(?i)(^|\.)LayerNorm", "a network with layer norms over channels at each position; agents here know other ones"),
+    (r"^network_params\.", "a Dopamine PPO, whose names of tensors are not known here; a mapping may describe it"),
+)
+"""A pattern for names of tensors, and why such a network is refused."""
+
+
+def refuse_known(tensors: Tensors) -> None:
+    """Raise AgentImportError for networks that are recognised and cannot be imported."""
+    for pattern, reason in KNOWN:
+        name = next((name for name in sorted(tensors) if re.search(pattern, name)), None)
+        if name is not None:
+            raise AgentImportError(f"{name[:100]} says that this is {reason}")
+    if {"conv1.weight", "fc_h_v.weight"} <= set(tensors):
+        raise AgentImportError(
+            "conv1.weight and fc_h_v.weight say that this is an older Rainbow of Kaixhin's, whose first convolution is "
+            "padded in some releases (1.3) and not in others; the file does not tell"
+        )
+    for name, tensor in sorted(tensors.items()):
+        if tensor.ndim == 3 and name.endswith(".weight"):
+            raise AgentImportError(
+                f"{name[:100]} {tensor.shape} says that this is a network with layer norms that weigh every position, "
+                f"such as CleanRL's PQN; agents here know layer norms with a weight for each channel"
+            )
+        if name.endswith("Dense_0.kernel") and len(tensor) == 64 and "Conv_0" in " ".join(tensors):
+            raise AgentImportError(
+                f"{name[:100]} {tensor.shape} says that this is an IQN: its values are sampled at random quantile "
+                f"fractions, which no plain network computes"
+            )
+
+
+def check_tensors(declaration: Declaration, tensors: Tensors, actions: int, width: int = 1) -> None:
+    """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers.
+
+    Args:
+        width: rows an action of the output layer.
+    """
+    expected = declaration.shapes(actions, width)
+    found = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim and not declaration.ignores(name)}
+    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in tensors]
+    extra = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
+    wrong = [
+        f"{name} is {tensors[name].shape}, declared {shape}"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    broken = [name for name in expected if name in tensors and not np.isfinite(tensors[name]).all()]
+    problems = {"missing": missing, "extra": extra, "of the wrong shape": wrong, "not finite": broken}
+    lines = [
+        f"  {kind}: {line}"
+        for kind, names in problems.items()
+        for line in [*sorted(names)[:LISTED], *([f"and {len(names) - LISTED} more"] if len(names) > LISTED else [])]
+    ]
+    if lines:
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
+        reasons = [f"  {reason}" for reason in _reasons(declaration, tensors, expected)]
+        raise AgentImportError("\n".join([f"the tensors do not fit the network ({counts}):", *lines, *reasons]))
+
+
+def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> Sequence[str]:
+    """What shapes say of the observations that a network was made for."""
+    flax, reasons = declaration.layout == "flax", []
+    first = f"{declaration.convolutions[0].key}.{WEIGHT[declaration.layout]}"
+    if first in tensors and tensors[first].ndim == 4:
+        channels = tensors[first].shape[2 if flax else 1]
+        if channels != STACK:
+            kind = {1: "one frame at a time", 3: "colours"}.get(channels, "another stack of frames")
+            reasons.append(f"it sees {channels} channels ({kind}); agents here see {STACK} grey frames")
+    dense = next((name for name in expected if len(expected[name]) == 2), None)
+    if dense in tensors and tensors[dense].ndim == 2:
+        have, need = (shape[0 if flax else 1] for shape in (tensors[dense].shape, expected[dense]))
+        if have != need:
+            reasons.append(
+                f"its first dense layer reads {have} numbers, not {need}: its frames were not 84x84, "
+                f"or its convolutions are {'not ' if declaration.padding == 'same' else ''}padded"
+            )
+    return reasons

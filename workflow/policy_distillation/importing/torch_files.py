@@ -1,0 +1,60 @@
+"""Files of torch.save, read without executing anything: tensors, plain containers and plain values."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .pickles import ForbiddenGlobal, Inert
+
+OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How torch.save began before version 1.6."""
+FORGOTTEN = (
+    *(f"{module}.multiarray.{name}" for module in ("numpy.core", "numpy._core") for name in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.dtypes.{kind}DType" for kind in ("Float16", "Float32", "Float64", "Int32", "Int64", "Bool")),
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    *(f"pathlib.{kind}" for kind in ("Path", "PosixPath", "WindowsPath", "_local.PosixPath", "_local.WindowsPath")),
+)
+"""Names of what often lies beside the weights, such as a best score or arguments: each stands for a class of this
+project that takes anything and forgets it."""
+
+
+def is_torch(members: Sequence[str]) -> bool:
+    """Whether a zip with these members is one that torch.save wrote."""
+    return any(name.endswith("/data.pkl") for name in members)
+
+
+def unpacked_size(archive: zipfile.ZipFile) -> int:
+    """Bytes of all members of a zip together, as it says itself."""
+    return sum(info.file_size for info in archive.infolist())
+
+
+def load_torch(data: bytes) -> Any:
+    """What torch.save was given. Raises ForbiddenGlobal with the name of what the file wants built, or whatever
+    damaged bytes lead to. The size of what a zip unpacks to is to be known before."""
+    try:
+        with torch.serialization.safe_globals([(Inert, name) for name in FORGOTTEN]):
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ForbiddenGlobal(_reason(str(error))) from None
+
+
+def _reason(message: str) -> str:
+    """torch's message first tells how to switch its safety off, and only then what was wrong."""
+    culprit = re.search(r"GLOBAL ([\w.]{1,100})", message)
+    if culprit:
+        return (
+            f"it asks for {culprit[1]!r}, which no file of tensors needs; where the agent was trained, save its "
+            f"tensors alone: torch.save(model.state_dict(), path)"
+        )
+    lines = [line.strip() for line in message.splitlines() if "error:" in line.lower()]
+    return f"it holds more than tensors and plain values ({' '.join(lines)[:100] or 'damaged'})"
