@@ -780,7 +780,7 @@ def test_arguments_beside_the_weights_are_forgotten(tmp_path):
 def test_settings_that_are_no_support(tmp_path, v_min):
     settings = {"v_min": v_min, "v_max": 1.0, "n_atoms": 51}
     (tmp_path / "x").write_bytes(flax_msgpack({"model_weights": {"params": flax_parameters(6 * 51)}, "args": settings}))
-    if v_min in (1e308, 10):
+    if v_min == 10:
         with pytest.raises(AgentImportError, match="a support from"):
             imported(tmp_path / "x")
     else:  # no number, as if it were not there

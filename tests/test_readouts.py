@@ -14,12 +14,15 @@ from policy_distillation.acting import choose, epsilon_greedy, rollout
 from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
 from policy_distillation.dataset_format import DatasetError, seal
+from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation, play_episodes
+from policy_distillation.hours import RecordedHours
 from policy_distillation.losses import make_loss, student_readout
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.readouts import Readout, Support, describe_acting
 from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.students import distill_student
 from scipy.special import softmax
 from scipy.stats import chisquare
 
@@ -277,3 +280,81 @@ def test_parts_with_impossible_readouts_are_refused(sampled_part, tmp_path, wron
     with pytest.raises(DatasetError, match="damaged") as refused:
         Part(path)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_predict_samples_where_the_policy_is_sampled():
+    player = uniform(SAMPLED).single("pong")
+    assert player.readouts == {"pong": SAMPLED}
+    taken = {int(player.predict(OBSERVATIONS[0])[0]) for _ in range(60)}
+    assert taken == set(range(6))
+    assert player.predict(OBSERVATIONS[0], deterministic=True)[0] == 0
+
+
+def test_an_agent_of_one_game_out_of_several_can_be_saved(tmp_path):
+    save_agent(tmp_path / "agent.safetensors", agent(pong=SAMPLED, breakout=C51).single("breakout"), {})
+    assert load_agent(tmp_path / "agent.safetensors")[0].readouts == {"breakout": C51}
+
+
+# Students
+
+
+def recipe(**changes):
+    values = {"optimizer": "adam", "learning_rate": 1e-3, "optimizer_epsilon": 1e-8, "schedule": "constant"}
+    values |= {"batch_size": 8, "input_scaling": "unit", "window_hours": 1, "updates_per_hour": 2, "evaluations": 1}
+    return Recipe(**{"loss": "kl", "temperature": 0.01, **values, **changes})
+
+
+def test_the_temperature_belongs_to_the_games_data():
+    mixed = recipe(temperature=0.02, logits_temperature=0.7)
+    assert mixed.loss_for("q_values") == make_loss("kl", 0.02)
+    assert mixed.loss_for("logits") == make_loss("kl", 0.7)
+    assert recipe().loss_for("logits") == make_loss("kl", 1.0)
+    assert recipe(loss="mse").loss_for("logits") == make_loss("mse", 1.0, "logits")
+    assert (
+        recipe(loss="mse").loss_for("q_values") == make_loss("mse", 1.0, "q_values") != make_loss("mse", 1.0, "logits")
+    )
+
+
+def test_each_game_of_a_student_is_learnt_by_its_own_teachers_loss():
+    torch.manual_seed(0)
+    teacher_outputs = torch.tensor([[0.02, 0.0, 0.01, 0.0]])
+    losses = {}
+    for outputs in ("q_values", "logits"):
+        student = Student(agent(), recipe(temperature=0.01), "float32", {"breakout": outputs})
+        losses[outputs] = float(student.update("breakout", torch.from_numpy(OBSERVATIONS[:1]), teacher_outputs))
+    student_outputs = torch.from_numpy(agent().q_values(OBSERVATIONS[:1], "breakout"))
+    assert losses["q_values"] == pytest.approx(float(make_loss("kl", 0.01)(student_outputs, teacher_outputs)), rel=1e-4)
+    assert losses["logits"] == pytest.approx(float(make_loss("kl", 1.0)(student_outputs, teacher_outputs)), rel=1e-4)
+    assert losses["logits"] < 0.1 * losses["q_values"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, SAMPLED),
+        ({"acting": "epsilon_greedy"}, LOGITS),
+        ({"acting": "sample", "loss": "nll"}, SAMPLED),
+        ({"loss": "mse"}, SAMPLED),
+    ],
+)
+def test_a_student_of_a_sampled_policy_says_how_it_acts(sampled_part, tmp_path, changes, expected):
+    evaluation = Evaluation(1, 1, 0.05)
+    start = replace(PROTOCOLS["paper2015"], max_episode_frames=64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROTOCOLS, "paper2015", start)
+        distill_student({"pong": [sampled_part]}, {}, TINY, recipe(**changes), evaluation, 0, tmp_path)
+    student, metadata = load_agent(tmp_path / "agent.safetensors")
+    assert student.readouts == {"pong": expected}
+    assert metadata["outputs"] == {"pong": "logits"}
+
+
+def test_a_student_of_q_values_cannot_be_sampled_unless_it_learns_a_policy():
+    assert recipe(acting="sample").readout(Readout()) == SAMPLED
+    with pytest.raises(ValueError, match="a softmax of Q-values is nobody's policy"):
+        recipe(acting="sample", loss="mse").readout(Readout())
+
+
+def test_parts_whose_teachers_act_differently_are_no_one_data_set(sampled_part, tmp_path):
+    other = with_attributes(sampled_part, tmp_path / "other.h5", acting="epsilon_greedy")
+    with pytest.raises(DatasetError, match="its readout differs"):
+        RecordedHours({"pong": [sampled_part, other]})

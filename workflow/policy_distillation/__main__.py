@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 # Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+import numpy as np
 import tyro
 
 from .atari import ProtocolName
@@ -19,6 +21,7 @@ from .evaluate import Evaluation, mean_return, play_episodes
 from .files import strict_json
 from .importing.agents import describe, import_agent
 from .parts import Part
+from .readouts import Acting, describe_acting
 from .sidecar import describe_csv
 from .sources import check_import
 from .training import prepare_process, provenance, select_device, select_precision, stream
@@ -51,11 +54,12 @@ def evaluate(
     episodes: int = 32,
     envs: int = 16,
     epsilon: float = 0.05,
+    acting: Acting | None = None,
     seed: int = 0,
     device: str = "auto",
     threads: int = 2,
 ) -> None:
-    """Let an agent play and print its mean return.
+    """Let an agent play and print its mean return, its standard error and how the agent acted.
 
     Args:
         agent: an agent's file.
@@ -63,7 +67,9 @@ def evaluate(
         protocol: how the emulator is driven; the one the agent was made under by default.
         episodes: games to play, a multiple of envs.
         envs: emulators in lockstep.
-        epsilon: probability of a random action.
+        epsilon: probability of a random action; an agent whose policy is sampled takes none.
+        acting: how to choose actions: epsilon_greedy, or sample from the softmax of its logits; as its file says by
+            default.
         seed: of emulators and exploration.
         device: auto, cpu or cuda.
         threads: CPU threads.
@@ -72,6 +78,8 @@ def evaluate(
     place = select_device(device)
     player, metadata = load_agent(agent, place)
     for name in [game] if game else sorted(player.actions):
+        if acting and name in player.readouts:
+            player.readouts[name] = replace(player.readouts[name], acting=acting)
         played = play_episodes(
             player,
             name,
@@ -81,19 +89,23 @@ def evaluate(
             select_precision("auto", place),
         )
         returns = sorted(episode.episode_return for episode in played)
-        print(f"{name}: mean return {mean_return(played):.2f} over {len(played)} episodes", end=" ")
-        print(f"(lowest {returns[0]:g}, median {returns[len(returns) // 2]:g}, highest {returns[-1]:g})")
+        error = np.std(returns, ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")
+        print(f"{name}: mean return {mean_return(played):.2f} ± {error:.2f} over {len(played)} episodes", end=" ")
+        print(f"(lowest {returns[0]:g}, median {returns[len(returns) // 2]:g}, highest {returns[-1]:g});", end=" ")
+        print(describe_acting(player.readouts[name], epsilon))
 
 
 def import_(
     file: Annotated[str, tyro.conf.Positional],
     game: str,
     library: Annotated[
-        Literal["sb3", "cleanrl", "dopamine", "tianshou", "pfrl"] | None, tyro.conf.arg(name="from")
+        Literal["sb3", "cleanrl", "dopamine", "tianshou", "pfrl", "kaixhin", "atari_agents"] | None,
+        tyro.conf.arg(name="from"),
     ] = None,
     mapping: Path | None = None,
     input_divisor: float | None = None,
     actions: tuple[int, ...] | None = None,
+    acting: Acting | None = None,
     protocol: ProtocolName | None = None,
     revision: str | None = None,
     hub_file: str | None = None,
@@ -103,13 +115,15 @@ def import_(
     """Turn an agent that another library trained into one of this project, and say what was found.
 
     Args:
-        file: what Stable-Baselines3, CleanRL, Dopamine (JAX), tianshou or pfrl saved, or any file of tensors with a
-            mapping; with --revision a repository on the model hub, such as sb3/dqn-PongNoFrameskip-v4.
+        file: what Stable-Baselines3, sb3-contrib, CleanRL, Dopamine (JAX), tianshou, pfrl, Kaixhin's Rainbow or
+            atari-agents saved, or any file of tensors with a mapping; a folder of snapshots, of which the newest is
+            read; with --revision a repository on the model hub, such as sb3/dqn-PongNoFrameskip-v4.
         game: the game it plays, as ale-py spells it.
         library: who saved it; guessed by default.
         mapping: a YAML file that describes the network (docs/importing.md).
         input_divisor: what pixels were divided by before the first layer, where the file does not tell: 255, or 1.
         actions: ALE ids of the outputs; by default the protocol's, in order.
+        acting: how it acts: epsilon_greedy, or sample from its policy; by default as such agents do.
         protocol: how the agent will be driven; by default as its library does.
         revision: commit in the hub's repository.
         hub_file: name of the file in it; by default as the library names it.
@@ -124,6 +138,7 @@ def import_(
         "mapping": mapping and str(mapping),
         "input_divisor": input_divisor,
         "actions": actions and list(actions),
+        "acting": acting,
     }
     source = {key: value for key, value in source.items() if value is not None}
     check_import({"from": "any library", **source})

@@ -11,6 +11,7 @@ from typing import Any
 from .config import ConfigError, check_schema
 from .games import GameError, game_name, known_games
 from .grid import Grid
+from .sources import has_snapshots
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -100,10 +101,11 @@ def _check_students(grid: Grid) -> None:
                 for game in members if learning["teacher"] == "online" else []:
                     teacher = grid.teacher(game)
                     source, snapshots = teacher["source"], teacher["snapshots"]
-                    if source != "train" or not snapshots:
+                    if not (source == "train" or has_snapshots(source)) or not snapshots:
                         raise ConfigError(
-                            f"{where}.recipes: {recipe} needs snapshots of a teacher that is trained here; for {game} "
-                            f"teacher.source is {source!r}, teacher.snapshots {snapshots}; allowed: train, 1 or more"
+                            f"{where}.recipes: {recipe} needs snapshots of a teacher that learns; for {game} "
+                            f"teacher.source is {source!r}, teacher.snapshots {snapshots}; allowed: train or a folder "
+                            f"of another library's snapshots, 1 or more"
                         )
 
 

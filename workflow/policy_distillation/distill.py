@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 
 from .capture import Captured
 from .hours import DrivenHours, RecordedHours
-from .losses import make_loss
+from .losses import Loss, make_loss, student_readout
 from .networks import Agent, Precision
 from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
+from .readouts import Acting, Outputs, Readout
 from .run import Turn
 from .sliding_window import Window
 
@@ -32,7 +33,7 @@ class Recipe:
     loss: str
     """``mse``, ``nll`` or ``kl``."""
     temperature: float
-    """Divides the teacher's Q-values in ``kl``; the other losses ignore it."""
+    """Divides the teacher's Q-values in ``kl``; the other losses ignore it. Logits have a temperature of their own."""
     optimizer: str
     """``rmsprop``, ``adam`` or ``muon``."""
     learning_rate: float
@@ -59,12 +60,31 @@ class Recipe:
     """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
     filters_learning_rate: float = 0.01
     """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
+    logits_temperature: float = 1.0
+    """The same for games whose teacher has logits instead, which are a policy as they are."""
+    acting: str = "teacher"
+    """How the student acts: as its ``teacher`` does, ``epsilon_greedy``, or by ``sample`` from its softmax."""
+
+    def loss_for(self, outputs: Outputs) -> Loss:
+        """The loss on a game whose teacher has these outputs: games of one student may have different teachers."""
+        return make_loss(self.loss, self.temperature if outputs == "q_values" else self.logits_temperature, outputs)
+
+    def readout(self, teacher: Readout) -> Readout:
+        """What the outputs of a student of such a teacher are. Raises ValueError for a way to act that they lack."""
+        acting = teacher.acting if self.acting == "teacher" else self.acting
+        return student_readout(self.loss, teacher.outputs, cast(Acting, acting))
 
 
 class Student:
-    """An agent that learns, the average of its weights, the optimiser, and how it has done since it was last asked."""
+    """An agent that learns, the average of its weights, the optimiser, and how it has done since it was last asked.
 
-    def __init__(self, agent: Agent, recipe: Recipe, precision: Precision) -> None:
+    Args:
+        outputs: what the teacher's outputs are, of games where they are not Q-values.
+    """
+
+    def __init__(
+        self, agent: Agent, recipe: Recipe, precision: Precision, outputs: Mapping[str, Outputs] | None = None
+    ) -> None:
         self.agent, self.recipe, self.precision = agent, recipe, precision
         self.average = copy.deepcopy(agent) if recipe.averaging else agent
         self.optimizer = make_optimizer(
@@ -74,7 +94,7 @@ class Student:
             recipe.optimizer_epsilon,
             recipe.filters_learning_rate,
         )
-        self.loss = make_loss(recipe.loss, recipe.temperature)
+        self._losses = {game: recipe.loss_for((outputs or {}).get(game, "q_values")) for game in agent.actions}
         self.sums = torch.zeros(3, device=agent.scale.device)  # loss, agreement and updates
         self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 
@@ -92,7 +112,7 @@ class Student:
     def _step(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
         """The loss, how often the student's best action was the teacher's, and 1."""
         student_q = self.agent(observations, game, self.precision)
-        loss = self.loss(student_q, teacher_q)
+        loss = self._losses[game](student_q, teacher_q)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self.optimizer.step()

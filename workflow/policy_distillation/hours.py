@@ -28,7 +28,7 @@ class RecordedHours:
     """
 
     def __init__(self, parts: Mapping[str, Sequence[Path]], same: Sequence[str] = ()) -> None:
-        self._paths, self._same = parts, (*same, "times_per_hour", "slots", "protocol", "action_ids")
+        self._paths, self._same = parts, (*same, "times_per_hour", "slots", "protocol", "action_ids", "readout")
         self._opened: dict[str, Part] = {}
         self.first: dict[str, Part] = {}
         """The first part of each game, closed again: what it says of itself."""

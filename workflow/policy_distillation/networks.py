@@ -196,12 +196,13 @@ class Agent(nn.Module):
         Args:
             observation: uint8 (batch, 4, 84, 84) or (4, 84, 84), the oldest frame first; the frames may be last.
             state: handed back; like ``episode_start`` it is for recurrent policies.
-            deterministic: the best action always; else a random one with probability 0.05, as agents are scored here.
+            deterministic: the best action always; else as agents are scored here: a random one with probability 0.05,
+                or sampled, where the agent's policy is.
 
         Returns:
             Indices into the game's actions, (batch,) or (), and the state.
         """
-        from .acting import epsilon_greedy
+        from .acting import choose
 
         if len(self.actions) != 1:
             raise ValueError(f"this agent plays {', '.join(self.actions)}: choose a game with agent.single(game)")
@@ -213,8 +214,10 @@ class Agent(nn.Module):
                 f"observations are {images.dtype} {images.shape}; expected uint8 ({STACK}, {SIDE}, {SIDE}) or a batch"
             )
         batch = np.ascontiguousarray(images.reshape(-1, STACK, SIDE, SIDE))
-        q_values = self.q_values(batch, next(iter(self.actions)))
-        actions = q_values.argmax(1) if deterministic else epsilon_greedy(q_values, EPSILON, self.rng)
+        (game,) = self.actions
+        outputs = self.q_values(batch, game)
+        acting = self.readouts[game].acting
+        actions = outputs.argmax(1) if deterministic else choose(outputs, acting, EPSILON, self.rng)
         return (actions if images.ndim == 4 else actions.squeeze(0)), state
 
     def single(self, game: str) -> Agent:
@@ -222,7 +225,7 @@ class Agent(nn.Module):
         if game not in self.actions:
             raise ValueError(f"this agent does not play {game}; it plays {', '.join(sorted(self.actions))}")
         single = copy.deepcopy(self)
-        single.actions = {game: self.actions[game]}
+        single.actions, single.readouts = {game: self.actions[game]}, {game: self.readouts[game]}
         single.controllers = nn.ModuleDict({game: single.controllers[game]})
         return single
 

@@ -7,6 +7,7 @@ Imports nothing heavy: the workflow checks them before anything runs.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ def is_imported(source: Source) -> bool:
 def imported_files(source: Mapping[str, Any]) -> list[str]:
     """The local files that an import reads; none for an agent on the hub."""
     return [str(source[key]) for key in ("path", "mapping") if key in source]
+
+
+def has_snapshots(source: Source) -> bool:
+    """Whether a source is a folder of snapshots that another library kept of one agent while it learned."""
+    return not isinstance(source, str) and "path" in source and bool(snapshots(Path(source["path"])))
+
+
+def snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """The snapshots in a folder, by the last number in their names: steps or frames. None in the folder of one agent
+    (pfrl's, with its ``model.pt``), nor in a file."""
+    if not folder.is_dir() or (folder / "model.pt").exists():
+        return []
+    numbers = {path: re.findall(r"[0-9]+", path.stem) for path in sorted(folder.iterdir())}
+    return sorted((int(found[-1]), path) for path, found in numbers.items() if found and not path.name.startswith("."))
+
+
+def snapshot(folder: Path, share: float) -> Path:
+    """The newest snapshot of the first ``share`` of an agent's training, or its first one if that came later."""
+    kept = snapshots(folder)
+    reached = [path for number, path in kept if number <= share * kept[-1][0]]
+    return reached[-1] if reached else kept[0][1]
 
 
 def hub_file(source: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ def distill_student(
         teachers: for each game the teacher's file; read only where the student drives.
     """
     recorded = RecordedHours(parts, _alike(recipe))
+    played = {game: part.readout for game, part in recorded.first.items()}
     description = {
         "games": list(parts),
         "network": asdict(network),
@@ -49,14 +50,16 @@ def distill_student(
         "protocol": recorded.protocol,
         "seed": seed,
         "teachers": {game: part.teacher for game, part in recorded.first.items()},
+        "outputs": {game: readout.outputs for game, readout in played.items()},
         "data": recorded.digests,
     }
     per_hour = recipe.updates_per_hour * len(parts)
     total = recorded.count * per_hour
     run = Run(folder, "student", {**description, "updates": total}, total, "update", machine)
     seed_weights(seed, "student")  # not the weights that a teacher of the same seed began with
-    agent = Agent(network, {game: part.action_ids for game, part in recorded.first.items()}).to(run.device)
-    student = Student(agent, recipe, run.precision)
+    actions = {game: part.action_ids for game, part in recorded.first.items()}
+    agent = Agent(network, actions, {game: recipe.readout(readout) for game, readout in played.items()}).to(run.device)
+    student = Student(agent, recipe, run.precision, {game: readout.outputs for game, readout in played.items()})
     rng = np.random.default_rng(stream(seed, "distillation"))
     run.restore(student=student, rng=rng)
     hours: RecordedHours | DrivenHours = recorded

@@ -68,6 +68,18 @@ rule import_teacher:
         "../scripts/import_teacher.py"
 
 
+# What another library kept while it trained: teachers that learn, for the recipes with `teacher: online`.
+use rule import_teacher as import_snapshots with:
+    output:
+        directory("<results>/teachers/{game}/seed{seed}/snapshots"),
+    log:
+        "<logs>/import_snapshots/{game}/seed{seed}.log",
+    params:
+        source=lambda wc: grid.teacher(wc.game)["source"],
+        protocol=config["protocol"],
+        snapshots=config["teacher"]["snapshots"],
+
+
 # The teachers in resources/teachers: snakemake --profile profiles/reference reference_teachers, then copy the folder.
 
 

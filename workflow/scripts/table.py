@@ -28,6 +28,10 @@ with logging_to(snakemake.log[0]):
     for game, note in zip(table["game"], table["note"], strict=True):
         if note:
             print(f"WARNING: {game}: {note}")
+    for game, path in zip(params.games, snakemake.input.teachers, strict=True):
+        if read_sidecar(Path(path)).get("acting") == "sample":
+            told = ["its teacher's policy is sampled, without epsilon", *table.loc[table["game"] == game, "note"]]
+            table.loc[table["game"] == game, "note"] = "; ".join(filter(None, told))
     aggregates = aggregate_table(teachers, students)
     print(aggregates.to_string())
     with atomic_path(Path(snakemake.output.aggregates)) as temporary:
@@ -41,6 +45,7 @@ with logging_to(snakemake.log[0]):
         "experiment": snakemake.wildcards.experiment,
         **dict(params.items()),
         "protocols": sorted({facts["protocol"] for facts in sidecars}),
+        "acting": {path: facts.get("acting") for path, facts in zip(scores, sidecars, strict=True)},
         "seeds": sorted({facts["agent"]["seed"] for facts in sidecars} - {None}),
         "scores": {path: file_digest(Path(path)) for path in scores},
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..atari import PROTOCOLS, Protocol, action_ids
 from ..files import file_digest
 from ..networks import Agent
 from ..readouts import describe_acting
-from ..sources import hub_file
+from ..sources import has_snapshots, hub_file, snapshot
 from .containers import AgentImportError, Content, read_tensors
 from .declarations import Declaration
 from .folding import build_agent
@@ -40,7 +40,8 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
     """Read an agent that another library saved.
 
     Args:
-        source: an entry of ``teacher.source`` in the configuration; without ``from`` the library is guessed.
+        source: an entry of ``teacher.source`` in the configuration; without ``from`` the library is guessed. Of a
+            folder of snapshots the newest is read.
         game: a name that ale-py knows.
         protocol: how the agent will be driven; by default as its library does, for a mapping ``paper2015``.
 
@@ -51,6 +52,8 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
         AgentImportError: the file is no such agent, or its actions are not the protocol's.
     """
     path = download(source) if "hub" in source else Path(source["path"])
+    if has_snapshots(source):
+        path = snapshot(path, 1.0)
     content = read_tensors(path)
     try:
         found, ids = _recognise(content, source, game, protocol)
@@ -71,6 +74,7 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
         "from": found.library,
         "agent": declaration.kind,
         "container": content.container,
+        **({"snapshot": path.name} if has_snapshots(source) else {}),
         "digest": file_digest(path / "model.pt" if path.is_dir() else path),
         "facts": content.facts,
         "input_divisor": declaration.input_divisor,
@@ -84,6 +88,15 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
     if "hub" in source:
         imported["file"] = hub_file(source)
     return agent, {"kind": "imported", "games": [game], "protocol": asdict(PROTOCOLS[name]), "imported": imported}
+
+
+def import_snapshots(
+    source: Mapping[str, Any], game: str, protocol: str, count: int
+) -> Iterator[tuple[Agent, dict[str, Any]]]:
+    """As many of a folder's snapshots, in order: after each of ``count`` equal stretches of training the newest."""
+    for part in range(count):
+        path = snapshot(Path(source["path"]), (part + 1) / count)
+        yield import_agent({**source, "path": str(path)}, game, protocol)
 
 
 def _recognise(
