@@ -21,6 +21,7 @@ include: "workflow/rules/students.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/videos.smk"
+include: "workflow/rules/reference_students.smk"
 
 
 # Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).

@@ -12,7 +12,7 @@ rule evaluate_agent:
     benchmark:
         "<benchmarks>/evaluate_agent/{agent}/{game}.tsv"
     wildcard_constraints:
-        agent="(teachers|students|reference_teachers)/.+",
+        agent="(teachers|students|reference_teachers|reference_students)/.+",
     conda:
         ENVIRONMENT
     threads: config["machine"]["threads"]

@@ -1,0 +1,44 @@
+# The students in resources/students: snakemake --profile profiles/reference_students reference_students, then copy the folder.
+# The cells are those of the experiment `compression`, with its first seed.
+COMPRESSION = config["experiments"].get("compression", {"games": [], "networks": []})
+
+
+rule reference_student:
+    input:
+        agent="<results>/students/{game}/kl/{network}/seed0/agent.safetensors",
+        progress=["<results>/students/{game}/kl/{network}/seed0/progress.csv"],
+    output:
+        agent="<results>/reference_students/{game}/{network}/agent.safetensors",
+        progress="<results>/reference_students/{game}/{network}/progress.csv",
+    log:
+        "<logs>/reference_student/{game}/{network}.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/reference_teacher.py"
+
+
+rule reference_students:
+    input:
+        agents=[
+            f"<results>/reference_students/{game}/{network}/agent.safetensors"
+            for game in COMPRESSION["games"]
+            for network in COMPRESSION["networks"]
+        ],
+        scores=[
+            f"<results>/reference_students/{game}/{network}/scores/{game}.csv"
+            for game in COMPRESSION["games"]
+            for network in COMPRESSION["networks"]
+        ],
+        teachers=[str(shipped(f"resources/teachers/{game}/scores.csv")) for game in COMPRESSION["games"]],
+    output:
+        sums="<results>/reference_students/SHA256SUMS",
+        readme="<results>/reference_students/README.md",
+    log:
+        "<logs>/reference_students.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
+    script:
+        "../scripts/reference_students.py"

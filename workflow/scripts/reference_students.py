@@ -1,0 +1,49 @@
+"""The table of the reference students, and their digests."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from policy_distillation.checkpoints import load_agent
+from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.training import logging_to
+
+README = """# Reference students
+
+Distilled by this workflow from the [reference teachers](../teachers/README.md) with the loss KL
+(`snakemake --profile profiles/reference_students reference_students`), float16, in the paper's four sizes. Mean return
+and standard error of {episodes} games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in as many.
+Each file names its settings, seed, data, teacher, software and hardware:
+`python -m policy_distillation inspect resources/students/pong/net3/agent.safetensors`.
+
+{table}
+
+Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its games, `scores.csv`. Watch one play:
+`python -m policy_distillation watch resources/students/pong/net3/agent.safetensors`.
+"""
+
+with logging_to(snakemake.log[0]):
+    rows, sums = [], []
+    root = Path(snakemake.output.sums).parent
+    teachers = {Path(path).parent.name: pd.read_csv(path)["return"] for path in snakemake.input.teachers}
+    for path, scores in zip(map(Path, snakemake.input.agents), snakemake.input.scores, strict=True):
+        agent, metadata = load_agent(path)
+        returns, (game,) = pd.read_csv(scores)["return"], agent.actions
+        shutil.copyfile(scores, path.with_name("scores.csv"))
+        rows.append(
+            {
+                "game": game,
+                "size": path.parent.name,
+                "parameters": f"{agent.parameter_count:,}",
+                "kB": f"{path.stat().st_size / 1000:,.0f}",
+                "updates": f"{metadata['updates']:,}",
+                "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
+                "% of teacher": f"{100 * returns.mean() / teachers[game].mean():.1f}",
+                "commit": (metadata["commit"] or "unknown")[:12],
+            }
+        )
+        sums += [f"{file_digest(file)}  {file.relative_to(root)}\n" for file in sorted(path.parent.glob("*.*"))]
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    for output, text in ((snakemake.output.readme, README), (snakemake.output.sums, "".join(sums))):
+        with atomic_path(Path(output)) as temporary:
+            temporary.write_text(text.format(episodes=len(returns), table=table) if text is README else text)
