@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from policy_distillation import dqn, pqn
-from policy_distillation.atari import PROTOCOLS, SIDE, STACK, AtariVector
+from policy_distillation.atari import SIDE, STACK, AtariVector
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation, play_episodes
@@ -38,6 +38,7 @@ from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.progress import Progress
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.replay import Batch
 from policy_distillation.run import Machine

@@ -15,8 +15,9 @@ import torch
 from ale_py import roms
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from policy_distillation.acting import LastingExploration, epsilon_greedy, rollout
-from policy_distillation.atari import PROTOCOLS, AtariVector, slot_seeds
+from policy_distillation.atari import AtariVector, slot_seeds
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 
 gymnasium.register_envs(ale_py)
 

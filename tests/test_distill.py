@@ -21,7 +21,7 @@ from policy_distillation import distill as algorithm
 from policy_distillation import hours as hours_module
 from policy_distillation import optimizers, progress
 from policy_distillation import students as module
-from policy_distillation.atari import PROTOCOLS, Episode
+from policy_distillation.atari import Episode
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
 from policy_distillation.distill import Recipe
@@ -29,6 +29,7 @@ from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import schedule_factor
 from policy_distillation.parts import Part
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.run import Machine
 from policy_distillation.sliding_window import Window
@@ -517,7 +518,7 @@ sys.path.insert(0, {tests!r})
 import test_distill
 from policy_distillation import run as runs
 from policy_distillation import state
-from policy_distillation.atari import PROTOCOLS
+from policy_distillation.protocols import PROTOCOLS
 PROTOCOLS["short"] = test_distill.SHORT
 test_distill.module.play_episodes = test_distill.weight_score
 # A checkpoint after each update; the power fails while the eighth is being written.

@@ -16,11 +16,12 @@ import pytest
 import torch
 from policy_distillation import acting, dqn, evaluate, progress, teachers
 from policy_distillation import run as runs
-from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
+from policy_distillation.atari import AtariVector, Episode, Step
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.dqn import DQN, Learner
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.replay import Batch, Replay
 from policy_distillation.run import Machine
 
@@ -505,7 +506,7 @@ sys.path.insert(0, {tests!r})
 import test_dqn
 from policy_distillation import progress
 from policy_distillation import run as runs
-from policy_distillation.atari import PROTOCOLS
+from policy_distillation.protocols import PROTOCOLS
 PROTOCOLS["short"] = test_dqn.SHORT
 {tamper}
 test_dqn.run(Path({folder!r}), checkpoint_seconds={checkpoint_seconds})

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from policy_distillation import evaluate
-from policy_distillation.atari import PROTOCOLS, AtariVector, Episode, Step
+from policy_distillation.atari import AtariVector, Episode, Step
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import BestSnapshot, Evaluation, episodes_frame, mean_return, play_episodes
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.readouts import Readout
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work

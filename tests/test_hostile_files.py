@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import CheckpointError, load_agent, read_metadata, save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, DatasetError, seal
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.recording import Dataset, dump_part
 
 PAPER = PROTOCOLS["paper2015"]

@@ -22,7 +22,6 @@ import yaml
 from numpy.lib.stride_tricks import sliding_window_view
 from policy_distillation import importing
 from policy_distillation.__main__ import import_, main
-from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import CheckpointError, load_agent, read_metadata, save_agent
 from policy_distillation.importing import containers
 from policy_distillation.importing.agents import differences, download, import_agent
@@ -31,6 +30,7 @@ from policy_distillation.importing.declarations import Convolution, Declaration,
 from policy_distillation.importing.libraries import LIBRARIES
 from policy_distillation.importing.mappings import read_declaration
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 from torch import nn
 
 PONG = [0, 1, 3, 4, 11, 12]

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from policy_distillation import atari
+from policy_distillation import atari, protocols
 from policy_distillation.importing.agents import import_agent
 from policy_distillation.importing.containers import AgentImportError
 from policy_distillation.importing.flavours import WRAPPERS, WrappedEmulator, Wrappers
@@ -111,7 +111,7 @@ def test_emulators_that_do_as_stable_baselines3s_wrappers_do(monkeypatch):
     import ale_py
 
     gymnasium.register_envs(ale_py)
-    monkeypatch.setitem(atari.PROTOCOLS, "sb3", replace(atari.PROTOCOLS["sb3"], noop_max=0))
+    monkeypatch.setitem(protocols.PROTOCOLS, "sb3", replace(protocols.PROTOCOLS["sb3"], noop_max=0))
     emulator = WrappedEmulator("breakout", WRAPPERS["sb3"], seed=0)
     raw = gymnasium.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0, full_action_space=False)
     reference = wrappers.AtariWrapper(raw, noop_max=0, clip_reward=False)
@@ -134,8 +134,8 @@ def test_emulators_that_do_as_stable_baselines3s_wrappers_do(monkeypatch):
 
 
 def test_emulators_that_do_as_ours_does(monkeypatch):
-    plain = replace(atari.PROTOCOLS["paper2015"], noop_max=0)
-    monkeypatch.setitem(atari.PROTOCOLS, "plain", plain)
+    plain = replace(protocols.PROTOCOLS["paper2015"], noop_max=0)
+    monkeypatch.setitem(protocols.PROTOCOLS, "plain", plain)
     emulator = WrappedEmulator("breakout", Wrappers("plain", "grey", life_is_episode=False), seed=0)
     env = atari.AtariVector("breakout", plain, "play", 1, 0)
     np.testing.assert_array_equal(env.reset()[0], emulator.reset())

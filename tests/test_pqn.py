@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from policy_distillation import acting, evaluate, pqn
-from policy_distillation.atari import PROTOCOLS, Episode
+from policy_distillation.atari import Episode
 from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.pqn import PQN, lambda_returns, update
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.run import Machine
 from policy_distillation.teachers import train_teacher
 from torch.nn import functional as F

@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 from policy_distillation.acting import choose, epsilon_greedy, rollout
-from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
 from policy_distillation.dataset_format import DatasetError, seal
 from policy_distillation.distill import Recipe, Student
@@ -20,6 +19,7 @@ from policy_distillation.hours import RecordedHours
 from policy_distillation.losses import make_loss, student_readout
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.readouts import Readout, Support, describe_acting
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.students import distill_student

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_distillation.atari import PROTOCOLS, AtariVector, Step
+from policy_distillation.atari import AtariVector, Step
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.replay import PIXELS, Replay, gather_stacks, store_device
 from scipy.stats import chisquare
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from policy_distillation import sources
-from policy_distillation.atari import PROTOCOLS, action_ids
+from policy_distillation.atari import action_ids
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.sources import (
     SourceError,
     check_actions,

@@ -19,12 +19,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_distillation import recording
-from policy_distillation.atari import PROTOCOLS, AtariVector
+from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetError, seal
 from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.sliding_window import Window
 

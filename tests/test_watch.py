@@ -18,12 +18,12 @@ from conftest import ROOT, need_program
 from PIL import Image, ImageGrab
 from policy_distillation import drawing
 from policy_distillation.__main__ import main
-from policy_distillation.atari import PROTOCOLS
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.drawing import BAR, CHOSEN, HEADER, Player, pictures, side_by_side
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.film import Moment, play_in_colour
 from policy_distillation.networks import Agent, Network
+from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.readouts import Readout
 from policy_distillation.training import stream
 from policy_distillation.video import VideoError, find_encoder, write_video

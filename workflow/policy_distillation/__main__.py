@@ -14,13 +14,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import numpy as np
 import tyro
 
-from .atari import ProtocolName
 from .checkpoints import CheckpointError, load_agent, save_agent
 from .dataset_format import DatasetError
 from .evaluate import Evaluation, mean_return, play_episodes
 from .files import strict_json
 from .importing.agents import describe, import_agent
 from .parts import Part
+from .protocols import ProtocolName
 from .readouts import Acting, describe_acting
 from .sidecar import describe_csv
 from .sources import check_import

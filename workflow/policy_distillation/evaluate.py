@@ -23,9 +23,10 @@ import pandas as pd
 import torch
 
 from .acting import choose
-from .atari import PROTOCOLS, AtariVector, Episode, action_ids
+from .atari import AtariVector, Episode, action_ids
 from .checkpoints import save_agent
 from .networks import Agent, Precision
+from .protocols import PROTOCOLS
 from .training import stream
 
 SLOTS_PER_SHARE = 16

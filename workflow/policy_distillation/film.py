@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .acting import choose
-from .atari import FRAME_SKIP, PROTOCOLS, AtariVector, Protocol, action_ids
+from .atari import FRAME_SKIP, AtariVector, action_ids
 from .evaluate import check_actions
 from .networks import Agent, Precision
+from .protocols import PROTOCOLS, Protocol
 from .training import stream
 
 FRAMES_PER_SECOND = 60

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .acting import rollout
-from .atari import PROTOCOLS, SIDE, AtariVector
+from .atari import SIDE, AtariVector
 from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
 from .networks import Agent
+from .protocols import PROTOCOLS
 from .training import provenance, select_device, stream
 
 

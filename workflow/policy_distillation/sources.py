@@ -165,7 +165,8 @@ def check_actions(game: str, source: Source, protocol: str) -> None:
     """Raise SourceError unless the teacher's actions are those that the emulator has. Starts an emulator."""
     if source == "train" or not isinstance(source, str):  # an import sees to its actions itself
         return
-    from .atari import PROTOCOLS, action_ids
+    from .atari import action_ids
+    from .protocols import PROTOCOLS
 
     path = source_path(game, source)
     have, need = _metadata(path, "teacher.source")["actions"][game], action_ids(game, PROTOCOLS[protocol])

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from .atari import PROTOCOLS, AtariVector
+from .atari import AtariVector
 from .checkpoints import load_initial_agent, read_metadata
 from .dqn import DQN
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
 from .networks import Agent, Network
 from .pqn import PQN
+from .protocols import PROTOCOLS
 from .run import AUTOMATIC, Machine, Run, Turn
 from .training import stream
 

@@ -11,10 +11,11 @@ from typing import Annotated
 import tyro
 from PIL import Image
 
-from .atari import FRAME_SKIP, ProtocolName
+from .atari import FRAME_SKIP
 from .checkpoints import load_agent
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
+from .protocols import ProtocolName
 from .training import prepare_process, select_precision
 from .video import write_video
 from .window import NoDisplay, show

@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ..atari import PROTOCOLS, Protocol, action_ids
+from ..atari import action_ids
 from ..files import file_digest
 from ..networks import Agent
+from ..protocols import PROTOCOLS, Protocol
 from ..readouts import describe_acting
 from ..sources import has_snapshots, hub_file, snapshot
 from .containers import AgentImportError, Content, read_tensors

@@ -18,10 +18,11 @@ import tyro
 from numpy.typing import NDArray
 
 from ..acting import choose
-from ..atari import FRAME_SKIP, PROTOCOLS, SIDE, STACK, Protocol, action_ids, slot_seeds
+from ..atari import FRAME_SKIP, SIDE, STACK, action_ids, slot_seeds
 from ..checkpoints import load_agent
 from ..evaluate import Evaluation, play_episodes
 from ..networks import Agent
+from ..protocols import PROTOCOLS, Protocol
 
 NOOP, FIRE, RIGHT = 0, 1, 2
 """Positions in the minimal action set of a game that has FIRE, as the wrappers assume them."""

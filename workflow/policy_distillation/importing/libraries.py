@@ -18,7 +18,7 @@ from .declarations import Convolution, Declaration, Dense, Head, Stream
 @dataclass(frozen=True)
 class Library:
     protocol: str
-    """How it drives the emulator: a name in :data:`policy_distillation.atari.PROTOCOLS`."""
+    """How it drives the emulator: a name in :data:`policy_distillation.protocols.PROTOCOLS`."""
     declarations: tuple[Declaration, ...]
     """Its agents, and the names that its versions gave the same network."""
 
