@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo laptop: env
 	snakemake --profile profiles/$@ all
 	snakemake --profile profiles/$@ --report results/$@/report.html
-	@echo && cat results/$@/table_single_task.md && echo "Figures and report: results/$@/figures, results/$@/report.html"
+	@echo && cat results/$@/table_single_task.md && echo "The result in a browser: results/$@/index.html; figures: results/$@/figures"
 
 test: lint peers
 	python -m pytest -n 2 --dist loadgroup

@@ -21,6 +21,7 @@ include: "workflow/rules/students.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/videos.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/reference_students.smk"
 
 
@@ -49,6 +50,7 @@ rule all:
     default_target: True
     input:
         results_of(grid, config["experiments"]),
+        "<results>/index.html",
 
 
 rule paper:

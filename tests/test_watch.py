@@ -307,6 +307,10 @@ def test_watch_opens_a_window(tmp_path):
         (["missing.safetensors"], "error: missing.safetensors: no such file"),
         (["{student}", "--seconds", "0"], "error: --seconds 0 is less than a step; allowed: 0.07 or more"),
         (["{student}", "--output", "game.webm"], "error: game.webm: no such format; allowed endings: .mp4, .gif"),
+        (
+            ["{student}", "--output", "game.gif"],
+            "error: game.gif: a .gif holds at most 30 seconds of play; add --seconds",
+        ),
         (["{student}", "--protocol", "machado2018"], "error: pong: the agent's actions [0, 1, 3, 4, 11, 12] are not"),
         (["{student}", "--epsilon", "1.5"], "error: --epsilon 1.5 is no probability; allowed: 0 to 1"),
     ],

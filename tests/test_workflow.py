@@ -63,6 +63,7 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
         "figure": 8,
         "figure_curves": 8,
         "figure_teacher_curves": 1,
+        "page": 1,
     }
 
 

@@ -14,19 +14,23 @@ FORMATS = {
     # Equal pictures give equal files: one thread, and no name of the encoder's version or date inside.
     ".mp4": "-c:v libx264 -preset medium -crf 26 -threads 1 -pix_fmt yuv420p -movflags +faststart -fflags +bitexact "
     "-flags +bitexact -map_metadata -1",
-    # A palette for each picture, so that none has to wait for the last.
-    ".gif": "-vf fps=15,split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=none:"
-    "diff_mode=rectangle -loop 0 -threads 1",
+    # One palette for all pictures, which are kept in memory until the last: hence GIF_SECONDS.
+    ".gif": "-vf fps=15,split[a][b];[a]palettegen=max_colors=128[p];[b][p]paletteuse=dither=none:diff_mode=rectangle "
+    "-loop 0 -threads 1",
 }
 """What a file's ending asks ffmpeg for."""
+GIF_SECONDS = 30
+"""Most that a .gif may hold."""
 
 
 class VideoError(ValueError):
     """A video that cannot be written. The message is one line for the user."""
 
 
-def find_encoder(path: Path) -> str:
-    """The ffmpeg that is to write ``path``. Raises VideoError where there is none, or it knows no such format."""
+def find_encoder(path: Path, seconds: float = 0.0) -> str:
+    """The ffmpeg that is to write ``path``. Raises VideoError where there is none, or none for this."""
+    if path.suffix == ".gif" and seconds > GIF_SECONDS:
+        raise VideoError(f"{path}: a .gif holds at most {GIF_SECONDS} seconds of play; add --seconds, or write an .mp4")
     if path.suffix not in FORMATS:
         raise VideoError(f"{path}: no such format; allowed endings: {', '.join(FORMATS)}")
     try:

@@ -17,7 +17,7 @@ from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
 from .protocols import ProtocolName
 from .training import prepare_process, select_precision
-from .video import write_video
+from .video import find_encoder, write_video
 from .window import NoDisplay, show
 
 STEPS_PER_SECOND = FRAMES_PER_SECOND / FRAME_SKIP
@@ -40,7 +40,7 @@ class View:
     epsilon: float = 0.05
     """probability of a random action."""
     seed: int = 0
-    """of emulators and exploration: the game is the one that `evaluate --episodes 1 --envs 1 --threads 1` plays."""
+    """of emulators and exploration: the game is the one that `evaluate --episodes 1 --envs 1` plays."""
     seconds: float = 180.0
     """of play at which to stop, at the speed at which people play."""
 
@@ -118,6 +118,7 @@ def record(agents: Agents, view: Annotated[View, tyro.conf.arg(name="")] = View(
     prepare_process(view.seed, threads=1)
     showing = Showing(agents, view)
     path = output or Path(f"{showing.game}.mp4")
+    find_encoder(path, view.seconds)  # better refused now than after a game
     write_video(iter(showing), path, RATE)
     print(f"{path}: {showing.game}, score {showing.outcome}; {path.stat().st_size / 1e6:.1f} MB")
 

@@ -1,0 +1,251 @@
+"""The page: what it says is what the files say, and a real browser shows it, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape as html_unescape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from browser import Browser, running_browser
+from conftest import ROOT, Checkout, need_program
+from PIL import Image
+from policy_distillation.figures import learning_curves, relative_scores, save_figure
+from policy_distillation.page import Cell, Estimate, Experiment, cell_origin, costs, findings, number, picture, render
+from policy_distillation.sidecar import SidecarError, write_sidecar
+from policy_distillation.tables import experiment_table, read_returns, write_table
+from policy_distillation.video import write_video
+
+TEMPLATE = ROOT / "workflow/report/page.html"
+GAMES = ("breakout", "freeway", "pong", "qbert")
+PAPER = pd.read_csv(ROOT / "resources/paper_results.csv")
+MEANS = {"breakout": 330.0, "freeway": 29.0, "pong": 18.0, "qbert": 11_000.0}
+
+
+def write_scores(path: Path, mean: float, rng: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"return": np.round(rng.normal(mean, 0.1 * mean + 0.5, 32), 1)}).to_csv(path, index=False)
+    facts = {
+        "kind": "scores",
+        "evaluation": {"episodes": 32, "envs": 16, "epsilon": 0.05},
+        "protocol": "paper2015",
+        "agent": {"kind": "student", "digest": "d1ce" * 16, "seed": 0, "settings": {"loss": "kl", "temperature": 0.01}},
+    }
+    write_sidecar(path, facts)
+
+
+def made_up(root: Path, name: str, title: str, keeps: dict[str, float], network: str | None = None) -> Experiment:
+    """An experiment whose students keep a part of their teachers' scores, with all its files."""
+    rng = np.random.default_rng(len(name))
+    teachers, students, cells = {}, {}, []
+    for game in GAMES:
+        teachers[game] = rng.normal(MEANS[game], 0.1 * MEANS[game], 32)
+        for variant, kept in keeps.items():
+            path = root / f"students/{game}/{variant}/scores/{game}.csv"
+            write_scores(path, kept * MEANS[game], rng)
+            students[game, variant] = [read_returns(path)]
+            cells.append(Cell(game, variant, f"{variant}, dqn, seed 0", path))
+    table = experiment_table(teachers, students, PAPER[PAPER["experiment"] == name])
+    write_table(table, list(keeps), title, root / f"table_{name}.csv")
+    save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}.png")
+    rows = pd.DataFrame({"update": [1000, 2000], "return_pong": [3.0, 14.0]})
+    curves = learning_curves(
+        {game: {v: rows.rename(columns={"return_pong": f"return_{game}"}) for v in keeps} for game in GAMES}, "update"
+    )
+    save_figure(curves, root / f"figures/{name}_curves.png")
+    video = root / f"videos/{name}/pong.mp4"
+    video.parent.mkdir(parents=True)
+    write_video((Image.new("RGB", (640, 472), (20, 8 * step, 90)) for step in range(30)), video, 30)
+    write_sidecar(
+        video, {"game": "pong", "titles": ["Teacher", *keeps], "scores": ", ".join("17" for _ in range(len(keeps) + 1))}
+    )
+    figures = [root / f"figures/{name}{suffix}.svg" for suffix in ("", "_curves")]
+    return Experiment(name, title, root / f"table_{name}.csv", list(keeps), cells, figures, [video])
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
+    root = tmp_path_factory.mktemp("results")
+    return [
+        made_up(root, "single_task", "Single-task distillation", {"mse": 0.5, "nll": 0.93, "kl": 0.95}),
+        made_up(root, "compression", "Policy compression", {"dqn": 0.99, "net1": 0.95, "net2": 0.9, "net3": 0.7}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def page(experiments: list[Experiment], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of made-up results, in a folder of its own: nothing that it needs lies beside it."""
+    folder = tmp_path_factory.mktemp("page")
+    benchmark = folder / "benchmarks/distill_student/pong/kl.tsv"
+    benchmark.parent.mkdir(parents=True)
+    benchmark.write_text("s\th:m:s\tmax_rss\n90.5\t0:01:30\t2048.0\n")
+    facts = {"results": "results/demo", "protocol": "paper2015", "epsilon": 0.05}
+    facts |= {"teacher_curves": [experiments[0].figures[1]]}
+    (folder / "index.html").write_text(render(experiments, TEMPLATE, facts, folder / "benchmarks"), encoding="utf-8")
+    return folder / "index.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    need_program("chromium", "chromium")
+    with running_browser() as browser:
+        yield browser
+
+
+# What it says
+
+
+def text_of(page: Path) -> str:
+    """Without tags, styles and embedded files, in single spaces."""
+    html = re.sub(r"<style>.*?</style>", " ", page.read_text(encoding="utf-8"), flags=re.S)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Experiment]) -> None:
+    text = text_of(page)
+    for experiment in experiments:
+        table = pd.read_csv(experiment.table)
+        for record in table.to_dict("records")[:5]:
+            row = text.split(" Breakout ", 1)[1] if record["game"] == "breakout" else text
+            for variant in experiment.variants:
+                low, high = record[f"{variant}_low"], record[f"{variant}_high"]
+                assert f"{number(record[f'{variant}_percent'])} [{low:,.0f}, {high:,.0f}]" in row
+
+
+def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+    html = page.read_text(encoding="utf-8")
+    shown = [yaml.safe_load(html_unescape(block)) for block in re.findall(r"<pre>(.*?)</pre>", html, re.S)]
+    cells = [cell for experiment in experiments for cell in experiment.cells]
+    assert shown == [json.loads(cell.scores.with_name(f"{cell.scores.name}.json").read_text()) for cell in cells]
+
+
+def test_altered_scores_are_refused(experiments: list[Experiment], tmp_path: Path) -> None:
+    path = tmp_path / "pong.csv"
+    write_scores(path, 18.0, np.random.default_rng(0))
+    path.write_text(path.read_text().replace("return", "Return"))
+    with pytest.raises(SidecarError, match=r"pong\.csv: altered since it was written"):
+        cell_origin(Cell("pong", "kl", "kl, dqn, seed 0", path))
+
+
+def estimate(percent: float, low: float, high: float) -> Estimate:
+    return Estimate(percent, low, high, 1.0, np.nan)
+
+
+def test_findings_say_what_the_intervals_decide() -> None:
+    kl, nll, mse = estimate(98, 95, 102), estimate(96, 92, 99), estimate(50, 40, 60)
+    assert findings({"mse": mse, "nll": nll, "kl": kl}) == [
+        "KL is level with the teacher.",
+        "MSE and NLL are behind the teacher.",
+        "KL is ahead of MSE: their intervals do not meet.",
+        "KL cannot be told from NLL: their intervals meet.",
+    ]
+    assert findings({"net1": estimate(120, 101, 130)}) == ["net1 is better than the teacher."]
+    none = estimate(np.nan, np.nan, np.nan)
+    assert findings({"kl": none}) == []
+    assert findings({"kl": none, "nll": nll}) == ["NLL is behind the teacher."]
+
+
+def test_numbers_are_for_people() -> None:
+    values = (0.0, 0.012, 3.14159, 98.46, 123.4, 11_231.9, -20.4, np.nan)
+    assert [number(value) for value in values] == ["0", "0.01", "3.1", "98.5", "123", "11,232", "-20.4", "\N{EN DASH}"]
+
+
+def test_costs_add_up_what_was_measured(tmp_path: Path) -> None:
+    for name, seconds, memory in (("a/pong", 60, "512.0"), ("b/pong", 180, "-")):
+        path = tmp_path / "distill_student" / f"{name}.tsv"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:01:00\t{memory}\n")
+    assert costs(tmp_path) == [{"rule": "distill student", "jobs": 2, "minutes": 4.0, "longest": 3.0, "memory": 0.5}]
+    assert costs(tmp_path / "none") == []
+
+
+def test_a_file_that_is_no_figure_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "figure.svg").write_text("<html></html>")
+    with pytest.raises(ValueError, match=r"figure\.svg: not an SVG"):
+        picture(tmp_path / "figure.svg", "none")
+
+
+# In a browser
+
+LOOK = """Promise.all([...document.querySelectorAll("video")].map(video => video.readyState >= 2 ||
+  new Promise(done => { video.onloadeddata = video.onerror = done })))
+  .then(() => ({
+    scrolls: document.documentElement.scrollWidth > innerWidth,
+    title: document.title,
+    pictures: [...document.images].map(image => [image.complete && image.naturalWidth > 0, image.alt]),
+    videos: [...document.querySelectorAll("video")].map(video => [video.videoWidth, video.getAttribute("aria-label")]),
+    tables: document.querySelectorAll("table").length,
+    colours: ["color", "background-color"].map(name => getComputedStyle(document.body).getPropertyValue(name)),
+    soft: getComputedStyle(document.querySelector(".note")).color,
+    names: [...document.querySelectorAll("a, summary, .scroll")].map(each => each.ariaLabel || each.textContent.trim()),
+    targets: [...document.querySelectorAll("nav a")].map(link => !!document.querySelector(link.hash)),
+  }))"""
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two CSS colours."""
+
+    def luminance(colour: str) -> float:
+        channels = np.array(re.findall(r"[\d.]+", colour)[:3], float) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390, 320])
+def test_a_browser_shows_all_of_it(browser: Browser, page: Path, width: int, scheme: str) -> None:
+    browser.open(page, width, scheme=scheme)
+    seen = browser.evaluate(LOOK)
+    assert browser.complaints == []
+    assert not seen["scrolls"]
+    assert len(seen["pictures"]) == 5
+    assert all(visible and len(alt) > 20 for visible, alt in seen["pictures"])
+    assert seen["videos"] == [[640, "Single-task distillation: Pong"], [640, "Policy compression: Pong"]]
+    assert seen["tables"] == 3
+    assert all(seen["names"])
+    assert seen["targets"] == [True] * 5
+    ink, paper = seen["colours"]
+    assert contrast(ink, paper) > 12
+    assert contrast(seen["soft"], paper) > 4.5
+    assert (contrast("rgb(0, 0, 0)", paper) < 2) == (scheme == "dark")
+
+
+def test_a_browser_tells_of_faults(browser: Browser, tmp_path: Path) -> None:
+    faulty = tmp_path / "faulty.html"
+    faulty.write_text(
+        "<title>x</title><img src=gone.png><script>console.error('one'); nowhere()</script>"
+        "<link rel=stylesheet href='http://127.0.0.1:9/style.css'>"
+    )
+    browser.open(faulty, 390)
+    complaints = " ".join(browser.complaints)
+    assert all(
+        sign in complaints for sign in ("one", "nowhere is not defined", "asks for http://127.0.0.1:9/style.css")
+    )
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_the_workflow_makes_page_and_videos(finished: Checkout, browser: Browser) -> None:
+    results = finished.folder / "results/smoke"
+    video = finished.snakemake(
+        "--configfile", "tests/smoke.yaml", "--", "results/smoke/videos/single_task/breakout.mp4"
+    )
+    assert video.returncode == 0, video.stdout[-3000:]
+    again = finished.snakemake("--configfile", "tests/smoke.yaml", "--", "all")
+    assert again.returncode == 0, again.stdout[-3000:]
+    assert re.findall(r"^(\w+) +1$", again.stdout.split("Job stats:")[1], re.M) == ["all", "page"]  # and nothing else
+    browser.open(results / "index.html", 390)
+    seen = browser.evaluate(LOOK)
+    assert browser.complaints == []
+    assert not seen["scrolls"]
+    assert all(visible for visible, _ in seen["pictures"])
+    assert len(seen["pictures"]) == 2 * 7 + 1
+    assert seen["videos"] == [[4 * (320 + 16) - 16, "Single-task distillation: Breakout"]]

@@ -1,0 +1,264 @@
+"""One page that tells the result: tables, figures, videos, what it took and how each number came about.
+
+It is a single file that needs no network: pictures and videos are inside it. How it looks is workflow/report/page.html.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from .figures import title as game_title
+from .sidecar import read_sidecar, sidecar_path
+from .tables import MEAN_ROW, label
+
+MOST_CELLS = 500
+"""Of an experiment, that are described on the page: 2 kB each."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student on a game."""
+
+    game: str
+    variant: str
+    name: str
+    """What it is called: games, recipe, network and seed."""
+    scores: Path
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the page shows of an experiment."""
+
+    name: str
+    title: str
+    table: Path
+    """Its CSV."""
+    variants: Sequence[str]
+    cells: Sequence[Cell]
+    figures: Sequence[Path]
+    """SVG."""
+    videos: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A percentage of the teacher's score."""
+
+    percent: float
+    low: float
+    high: float
+    score: float
+    """Mean return; NaN for a mean over games."""
+    paper: float
+    """The paper's percentage, or NaN."""
+
+    @property
+    def beside_the_teacher(self) -> str:
+        """What the interval says."""
+        if self.low > 100:
+            return "better than"
+        return "behind" if self.high < 100 else "level with"
+
+
+def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str, Any], benchmarks: Path) -> str:
+    """The page, as HTML.
+
+    Args:
+        facts: for the introduction: ``results``, ``protocol``, ``epsilon``; ``teacher_curves``, paths of SVGs.
+        benchmarks: the folder of the jobs' times, by rule.
+    """
+    origins = [read_sidecar(cell.scores) for experiment in experiments for cell in experiment.cells]
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": number, "interval": interval, "label": label, "game": game_title}
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        facts=facts,
+        sections=[_section(experiment) for experiment in experiments],
+        teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
+        students=len({cell.name for experiment in experiments for cell in experiment.cells}),
+        games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
+        episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
+        seeds=len({origin["agent"]["seed"] for origin in origins}),
+        costs=costs(benchmarks),
+        made={
+            "commit": _distinct(origin["commit"] or "not recorded" for origin in origins),
+            "processor": _distinct(origin["hardware"]["cpu"] for origin in origins),
+            "GPU": _distinct(origin["hardware"]["gpu"] or "none" for origin in origins),
+            "software": _distinct(
+                ", ".join(f"{name} {version}" for name, version in origin["software"].items()) for origin in origins
+            ),
+        },
+    )
+
+
+def _section(experiment: Experiment) -> dict[str, Any]:
+    rows, notes = read_table(experiment.table, experiment.variants)
+    headline = rows[-1]["estimates"]
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "rows": rows,
+        "several": len(rows) > 1,
+        "variants": experiment.variants,
+        "published": any(math.isfinite(each.paper) for row in rows for each in row["estimates"].values()),
+        "notes": notes,
+        "headline": headline,
+        "axis": _axis(headline.values()),
+        "findings": findings(headline),
+        "figures": [picture(path, _alt(experiment.title, path)) for path in experiment.figures],
+        "videos": [video(path, experiment.title) for path in experiment.videos],
+        "cells": [cell_origin(cell) for cell in experiment.cells[:MOST_CELLS]],
+        "unlisted": max(0, len(experiment.cells) - MOST_CELLS),
+    }
+
+
+def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """An experiment's rows, one a game and where there are several their geometric mean; and the table's notes."""
+    table = pd.read_csv(csv)
+    end = table["game"].tolist().index(MEAN_ROW)
+    rows = []
+    for record in table[: end + 1 if end > 1 else end].to_dict("records"):
+        estimates = {
+            variant: Estimate(
+                *(float(record[f"{variant}{part}"]) for part in ("_percent", "_low", "_high", "", "_percent_paper"))
+            )
+            for variant in variants
+        }
+        rows.append({"game": record["game"], "teacher": float(record["teacher"]), "estimates": estimates})
+    games_notes = zip(table["game"], table["note"].fillna(""), strict=True)
+    return rows, [f"{game_title(game)}: {note}".replace("\n", " ") for game, note in games_notes if note]
+
+
+def findings(headline: Mapping[str, Estimate]) -> list[str]:
+    """What the intervals decide: who is level with the teacher, who is behind the best, who cannot be told from it."""
+    known = {label(variant): each for variant, each in headline.items() if math.isfinite(each.low)}
+    found = []
+    for verdict in ("better than", "level with", "behind"):
+        names = [name for name, each in known.items() if each.beside_the_teacher == verdict]
+        if names:
+            found.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} the teacher.")
+    best = max(known, key=lambda name: known[name].percent, default="")
+    close = [name for name, each in known.items() if each.high >= known[best].low and name != best]
+    apart = [name for name in known if name not in (best, *close)]
+    if apart:
+        found.append(f"{best} is ahead of {_listed(apart)}: their intervals do not meet.")
+    if close:
+        found.append(f"{best} cannot be told from {_listed(close)}: their intervals meet.")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _axis(estimates: Iterable[Estimate]) -> float:
+    """The right end of the headline's scale, in percent: a multiple of 20 that shows every interval, at most 200."""
+    highest = max((each.high for each in estimates if math.isfinite(each.high)), default=100.0)
+    return min(200.0, 20.0 * math.ceil(max(highest, 100.0) / 20.0 + 0.25))
+
+
+def picture(svg: Path, alt: str) -> dict[str, Any]:
+    """A figure as a data URI, in the reader's font, dark where the page is; and its width in pixels."""
+    text = svg.read_text(encoding="utf-8")
+    opening = re.search(r"<svg\b[^>]*>", text)
+    width = re.search(r'<svg\b[^>]*?\bwidth="([\d.]+)pt"', text)
+    if opening is None or width is None:
+        raise ValueError(f"{svg}: not an SVG with a width in points")
+    text = f"{text[: opening.end()]}<style>{SVG_STYLE}</style>{text[opening.end() :]}"
+    return {"source": _data("image/svg+xml", text.encode()), "alt": alt, "width": round(float(width[1]) * 96 / 72)}
+
+
+SVG_STYLE = """
+text { font-family: system-ui, sans-serif !important }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e6e9ed !important }
+  [style*="fill: #ffffff"] { fill: #15181c !important }
+  [style*="fill: #111111"] { fill: #e6e9ed !important }
+  [style*="stroke: #000000"], [style*="stroke: #111111"], [style*="stroke: #333333"] { stroke: #c3c9d1 !important }
+  [style*="stroke: #e6e6e6"] { stroke: #30363d !important }
+}
+"""
+
+
+def _alt(title: str, svg: Path) -> str:
+    if svg.stem.endswith("_curves"):
+        return f"{title}: mean return of the students while they learn, beside their teachers'"
+    return f"{title}: scores in percent of the teachers', with intervals; the table has the numbers"
+
+
+def video(mp4: Path, title: str) -> dict[str, str]:
+    """A film as a data URI, and who reached what in it."""
+    facts = json.loads(sidecar_path(mp4).read_text(encoding="utf-8"))
+    players = zip(map(label, facts["titles"]), facts["scores"].split(", "), strict=True)
+    return {
+        "source": _data("video/mp4", mp4.read_bytes()),
+        "label": f"{title}: {game_title(facts['game'])}",
+        "caption": f"{game_title(facts['game'])}: " + ", ".join(f"{who} {score}" for who, score in players),
+    }
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def cell_origin(cell: Cell) -> dict[str, Any]:
+    """A cell's mean score and, as readable text, what made it."""
+    facts = read_sidecar(cell.scores)
+    scores = pd.read_csv(cell.scores)["return"]
+    return {
+        "name": f"{game_title(cell.game)} · {cell.name}",
+        "score": float(scores.mean()),
+        "episodes": len(scores),
+        "origin": yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88),
+    }
+
+
+def costs(benchmarks: Path) -> list[dict[str, Any]]:
+    """What the jobs of each rule took: number, hours together, the longest in minutes, most memory in GB."""
+    rows = []
+    for folder in sorted(path for path in benchmarks.glob("*") if path.is_dir()):
+        jobs = [pd.read_csv(path, sep="\t", na_values="-") for path in sorted(folder.rglob("*.tsv"))]
+        if jobs:
+            runs = pd.concat(jobs)
+            rows.append(
+                {
+                    "rule": folder.name.replace("_", " "),
+                    "jobs": len(runs),
+                    "minutes": float(runs["s"].sum() / 60),
+                    "longest": float(runs["s"].max() / 60),
+                    "memory": float(pd.to_numeric(runs["max_rss"], errors="coerce").max() / 1024),
+                }
+            )
+    return rows
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """For people: about three digits that matter; a dash where there is none."""
+    if not math.isfinite(value):
+        return "\N{EN DASH}"
+    if abs(value) >= 10 ** (digits - 1) or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:,.{1 if abs(value) >= 1 else 2}f}"
+
+
+def interval(estimate: Estimate) -> str:
+    """``[95, 103]``, or nothing where there is none."""
+    return f"[{estimate.low:,.0f}, {estimate.high:,.0f}]" if math.isfinite(estimate.low) else ""

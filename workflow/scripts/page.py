@@ -1,0 +1,32 @@
+"""The page that tells the result."""
+
+from itertools import islice
+from pathlib import Path
+
+from policy_distillation.files import atomic_path
+from policy_distillation.page import Cell, Experiment, render
+from policy_distillation.training import logging_to
+
+given, params = snakemake.input, snakemake.params
+with logging_to(snakemake.log[0]):
+    scores, videos = map(Path, given.scores), map(Path, given.videos)
+    experiments = []
+    for entry, table, figure, curves in zip(params.experiments, given.tables, given.figures, given.curves, strict=True):
+        cells = []
+        for (game, variant, (recipe, network, seed)), path in zip(entry["cells"], scores, strict=False):
+            cells.append(Cell(game, variant, f"{recipe}, {network}, seed {seed}", path))
+        experiments.append(
+            Experiment(
+                name=entry["name"],
+                title=entry["title"],
+                table=Path(table),
+                variants=entry["variants"],
+                cells=cells,
+                figures=[Path(figure), Path(curves)],
+                videos=list(islice(videos, entry["videos"])),
+            )
+        )
+    facts = {**params.facts, "teacher_curves": list(map(Path, given.teacher_curves))}
+    page = render(experiments, Path(given.template), facts, Path(params.benchmarks))
+    with atomic_path(Path(snakemake.output[0])) as temporary:
+        temporary.write_text(page, encoding="utf-8")
