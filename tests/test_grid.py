@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from policy_distillation import cells, cost, resources
 from policy_distillation.cells import Cell
 from policy_distillation.grid import Grid, algorithm_settings
@@ -90,7 +91,7 @@ def test_what_variants_differ_in() -> None:
 
 def test_memory_covers_replay_and_windows() -> None:
     assert resources.teacher_mb(PAPER.teacher("pong")) > 7_064 + 1_000
-    assert resources.joint_mb(PAPER, "multi3") > 3 * 7_064 + 1_000
+    assert resources.joint_mb(PAPER, "multi3", "joint_dqn") > 3 * 7_064 + 1_000
     one, three = (resources.student_mb(PAPER, games, "kl") for games in ("pong", "multi3"))
     assert one > 540_000 * 7_056 / 1e6 + 1_000
     assert 2.5 < (three - resources.BASE_MB) / (one - resources.BASE_MB) < 3
@@ -103,36 +104,88 @@ def test_time_follows_steps_and_updates() -> None:
     assert resources.student_minutes(PAPER, "pong", "kl") * 60 * 100 > 5_000_000
 
 
+def test_a_job_asks_for_no_more_time_than_one_may_take_and_grows_in_memory_alone() -> None:
+    long = resources.student_minutes(PAPER, "multi10", "kl")
+    assert long > 8_000  # nearly six days
+    assert resources.capped(PAPER, long) == CONFIG["machine"]["longest_job_minutes"] == 24 * 60
+    assert resources.capped(PAPER, 120) == 120
+    replay = resources.teacher_mb(PAPER.teacher("pong"))
+    asked = [resources.grown(replay, attempt) for attempt in (1, 2, 3, 9)]
+    assert asked == [replay + extra * resources.BASE_MB for extra in (0, 1, 2, 3)]
+
+
+def test_a_joint_dqns_memory_is_its_recipes() -> None:
+    grid = changed(recipes={"joint_dqn": {"dqn": {"replay_size": 100_000}}})
+    base = resources.BASE_MB
+    ratio = (resources.joint_mb(PAPER, "multi3", "joint_dqn") - base) / (
+        resources.joint_mb(grid, "multi3", "joint_dqn") - base
+    )
+    assert ratio == pytest.approx(10, rel=1e-3)
+
+
 def test_the_plan_of_one_cell() -> None:
     entry = {"title": "-", "games": ["pong"], "recipes": ["kl"], "networks": ["dqn"], "seeds": [0]}
     grid = Grid({**CONFIG, "experiments": {"mine": entry, "again": entry}})  # the same cell counts once
-    jobs = {job.rule: job.jobs for job in cost.plan(grid)}
-    assert jobs == {"train_teacher": 1, "dump_dataset": 50, "evaluate_agent": 1, "distill_student": 1}
-    student = cost.training(grid, Cell("pong", "kl", "dqn", 0), "distill")
-    assert student.units == 500 * 10_000 * 32
-    assert cost.hours(student, {"distill": 100.0}, 0.0) * 3600 == student.units / (100 * 128)
+    jobs: dict[str, int] = {}
+    for job in cost.plan(grid):
+        jobs[job.rule] = jobs.get(job.rule, 0) + job.jobs
+    assert jobs == {"train_teacher": 1, "dump_dataset": 50, "evaluate_agent": 2, "distill_student": 1}
+    student = cost.training(grid, Cell("pong", "kl", "dqn", 0))
+    assert student.work["evaluate"] == 50 * 32
+    assert student.work["dump"] == 0
+    assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0)).work["dump"] == 500 * 54_000 / 2
     assert cost.hours(cost.scoring(grid, "pong"), {"evaluate": 64.0}, 1000.0) * 3600 == 128 * 1000 / 64
+
+
+def test_a_sample_costs_what_its_shape_does() -> None:
+    """Measured on one core: benchmarks/README.md. The paper's shape costs twice a sample of the benchmark's."""
+    network = CONFIG["networks"]
+    for optimizer, batch, name, milliseconds in (
+        ("adam", 32, "dqn", 11.6),
+        ("adam", 256, "dqn", 55.6),
+        ("rmsprop", 32, "dqn", 14.6),
+        ("rmsprop", 128, "dqn", 34.1),
+        ("muon", 128, "dqn", 32.6),
+        ("adam", 128, "net1", 17.1),
+        ("rmsprop", 32, "net3", 5.6),
+        ("adam", 128, "multi10", 54.9),
+        ("rmsprop", 32, "multi10", 30.8),
+    ):
+        assert cost.update_ms(optimizer, batch, network[name]) == pytest.approx(milliseconds, rel=0.06)
+    assert cost.relative("distill", "adam", 128, network["dqn"]) == 1
+    per_sample = cost.relative("distill", "rmsprop", 32, network["dqn"]) * 128 / 32
+    assert 1.6 < per_sample < 2.5
+
+
+def test_a_dqn_learns_every_so_many_steps_and_a_pqn_in_epochs() -> None:
+    dqn = cost.reinforcement("dqn", CONFIG["teacher"]["dqn"], CONFIG["networks"]["dqn"])
+    assert dqn["emulator_32"] == dqn["dqn_forward"] == 50_000_000
+    updates = 50_000_000 / 4
+    assert dqn["dqn_update"] == updates * cost.relative("dqn_update", "rmsprop", 32, CONFIG["networks"]["dqn"])
+    pqn = cost.reinforcement("pqn", CONFIG["teacher"]["pqn"], CONFIG["networks"]["pqn"])
+    assert pqn["pqn_update"] == pytest.approx(2 * 50_000_000 / 128)
 
 
 def test_the_table_of_costs_sums_up() -> None:
     measured = {
-        "rates": dict.fromkeys(("dqn", "distill", "dump", "evaluate"), 1.0),
+        "rates": dict.fromkeys(("emulator_32", "distill", "dump", "evaluate"), 1.0),
         "machine": {"cpu": "an abacus", "threads": 1, "gpu": None},
     }
     costs = [
-        cost.Cost("a", "dump", 7200, 500, jobs=2),
-        cost.Cost("a", "dump", 3600, 900),
-        cost.Cost("b", "dqn", 3600, 1),
+        cost.Cost("a", {"dump": 7200}, 500, jobs=2),
+        cost.Cost("a", {"dump": 1800, "evaluate": 900}, 900),
+        cost.Cost("b", {"emulator_32": 3600}, 1),
     ]
-    text = cost.cost_table(costs, measured, 1.0)
-    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:1] in "ab" and line}
-    assert rows["a"] == ["3", "10,800", "3.0", "0.0", "0.9"]
+    text = cost.cost_table(costs, measured, 2.0)
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:2] in ("a ", "b ")}
+    assert rows == {"a": ["3", "3.0", "0.0", "0.9"], "b": ["1", "1.0", "0.0", "0.0"]}
     assert "4 jobs, 4 hours, 0 of them in jobs that ask for a GPU" in text
     assert "measured on an abacus" in text
-    assert "1 of them" in cost.cost_table([cost.Cost("b", "dqn", 3600, 1, gpu=True)], measured, 1.0)
+    on_gpu = cost.cost_table([cost.Cost("b", {"dump": 3600}, 1, gpu=True)], measured, 1.0)
+    assert "1 of them" in on_gpu
 
 
 def test_profiles_of_a_laptop_ask_for_less() -> None:
     laptop = Grid(shipped("profiles/laptop/overrides.yaml"))
-    assert resources.joint_mb(laptop, "multi3") < 8_000
+    assert resources.joint_mb(laptop, "multi3", "joint_dqn") < 8_000
     assert resources.student_mb(laptop, "multi3", "kl") < 8_000

@@ -1,4 +1,4 @@
-"""Cost, before anything is launched: what every job handles, and the hours that it takes at rates that were measured.
+"""Cost, before anything is launched: what every job does, and the hours that it takes at rates that were measured.
 
 Imports nothing heavy: every cluster job parses the workflow.
 """
@@ -17,19 +17,20 @@ BYTES_PER_STEP = 72
 """A data set's, on disk: three parts of Pong took 3.87 MB for 54,000 steps each."""
 TRAINING_GB = 0.007
 """An agent and its curve, on disk."""
-BENCHMARK_BATCH = 128
-"""Samples in an update of the benchmark whose rate is called distill (updates a second)."""
+PLAYING = {"dqn": ("emulator_32", "dqn_forward"), "pqn": ("emulator_64", "pqn_forward")}
+"""The rates at which an algorithm plays while it trains; its updates come on top."""
+BENCHMARK = {"dqn_update": 256, "pqn_update": 128, "distill": 128}
+"""Batches of the updates whose rates were measured, all with Adam and the network of Mnih et al."""
+NATURE = {"channels": [32, 64, 64], "hidden": 512}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Jobs of one rule: how many, and what they handle and need together; memory is a single job's."""
+    """Jobs of one rule: what they do and need together; memory is a single job's."""
 
     rule: str
-    rate: str
-    """Which of the measured rates they work at."""
-    units: float
-    """Agent steps; samples (distill); games (evaluate)."""
+    work: Mapping[str, float]
+    """How much of what is measured under a rate's name: agent steps, updates, or whole games (evaluate)."""
     memory_mb: int
     gpu: bool = False
     disk_gb: float = 0.0
@@ -40,7 +41,6 @@ def plan(grid: Grid) -> Iterator[Cost]:
     """The jobs of the experiments."""
     data = grid.config["dataset"]
     students = list(dict.fromkeys(cell for entry in grid.config["experiments"].values() for cell in cells(entry)))
-    joint = grid.recipes_by("q_learning")
     online = {
         game
         for cell in students
@@ -50,45 +50,83 @@ def plan(grid: Grid) -> Iterator[Cost]:
     for game in grid.games:
         teacher = grid.teacher(game)
         if teacher["source"] == "train":
-            steps = teacher[teacher["algorithm"]]["steps"]
-            yield Cost("train_teacher", teacher["algorithm"], steps, teacher_mb(teacher), True, TRAINING_GB)
+            settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
+            games = settings["steps"] // teacher["evaluate_every"] * teacher["evaluation_episodes"]
+            work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games}
+            yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB)
         for rule, parts in (("dump_dataset", data["parts"]), ("dump_online_dataset", teacher["snapshots"])):
             if rule == "dump_dataset" or game in online:
                 steps = parts * data["hours_per_part"] * data["steps_per_hour"]
-                yield Cost(rule, "dump", steps, BASE_MB, disk_gb=steps * BYTES_PER_STEP / 1e9, jobs=parts)
+                yield Cost(rule, {"dump": steps}, BASE_MB, disk_gb=steps * BYTES_PER_STEP / 1e9, jobs=parts)
         yield scoring(grid, game)
     for cell in students:
-        yield training(grid, cell, "q_learning" if cell.recipe in joint else "distill")
+        yield training(grid, cell)
         yield from (scoring(grid, game) for game in grid.games_in(cell.games))
 
 
 def scoring(grid: Grid, game: str) -> Cost:
     """An agent's evaluation on one game."""
-    return Cost("evaluate_agent", "evaluate", grid.evaluation(game)["episodes"], BASE_MB)
+    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"]}, BASE_MB)
 
 
-def training(grid: Grid, cell: Cell, how: str) -> Cost:
+def training(grid: Grid, cell: Cell) -> Cost:
     """A student's training."""
-    if how == "q_learning":
-        steps = grid.joint_dqn(cell.games, cell.recipe)["steps"]
-        return Cost("train_joint_dqn", "dqn", steps, joint_mb(grid, cell.games), True, TRAINING_GB)
-    data, learning = grid.config["dataset"], grid.recipe(cell.recipe)
-    hours = len(grid.games_in(cell.games)) * data["parts"] * data["hours_per_part"]
-    samples = hours * learning["updates_per_hour"] * learning["batch_size"]
-    memory = student_mb(grid, cell.games, cell.recipe)
-    return Cost("distill_student", "distill", samples, memory, True, TRAINING_GB)
+    data, learning, network = grid.config["dataset"], grid.recipe(cell.recipe), grid.network(cell.network)
+    games = len(grid.games_in(cell.games))
+    if learning["loss"] == "q_learning":
+        settings = grid.joint_dqn(cell.games, cell.recipe)
+        scored = settings["steps"] // settings["evaluate_every"] * games * learning["evaluation_episodes"]
+        work = reinforcement("dqn", settings, network) | {"evaluate": scored}
+        return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
+    hours = games * data["parts"] * data["hours_per_part"]
+    share = relative("distill", learning["optimizer"], learning["batch_size"], network)
+    work = {
+        "distill": hours * learning["updates_per_hour"] * share,
+        "dump": hours * data["steps_per_hour"] * {"teacher": 0, "mix": 0.5, "student": 1}[learning["driver"]],
+        "evaluate": learning["evaluations"] * games * learning["evaluation_episodes"],
+    }
+    return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
+
+
+def reinforcement(algorithm: str, settings: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, float]:
+    """The steps and updates of a DQN or PQN."""
+    steps, batch = settings["steps"], settings["batch_size"]
+    updates = steps / settings["train_every"] if algorithm == "dqn" else settings["epochs"] * steps / batch
+    update = f"{algorithm}_update"
+    work = dict.fromkeys(PLAYING[algorithm], float(steps))
+    return work | {update: updates * relative(update, settings["optimizer"], batch, network)}
+
+
+def relative(rate: str, optimizer: str, batch: int, network: Mapping[str, Any]) -> float:
+    """What an update costs, in updates as they were measured under the rate's name."""
+    return update_ms(optimizer, batch, network) / update_ms("adam", BENCHMARK[rate], NATURE)
+
+
+def update_ms(optimizer: str, batch: int, network: Mapping[str, Any]) -> float:
+    """Milliseconds that a student's update takes one core (AMD EPYC, bfloat16), fitted to benchmarks/update_costs.py.
+
+    A part for each weight, of which centred RMSProp reads and writes the most, and a part for each sample.
+    """
+    first, second, third = network["channels"]
+    head = network["hidden"] * network.get("controller", 0)
+    dense = 49 * third * network["hidden"] + head
+    weights = 256 * first + 16 * first * second + 9 * second * third + dense
+    products = 400 * 256 * first + 81 * 16 * first * second + 49 * 9 * second * third + dense
+    per_weight = {"adam": 1.6e-6, "muon": 2.7e-6, "rmsprop": 3.4e-6}[optimizer]
+    return float(2.4 + per_weight * weights + batch * (0.06 + 1.5e-8 * products))
 
 
 def hours(cost: Cost, rates: Mapping[str, float], game_steps: float) -> float:
-    """How long they take, one after the other.
+    """How long it all takes, one after the other.
 
     Args:
-        rates: steps a second by name; of distill, updates of 128 samples.
+        rates: steps or updates a second.
         game_steps: the agent steps that a game is taken to last.
     """
-    units = cost.units * (game_steps if cost.rate == "evaluate" else 1)
-    rate = rates[cost.rate] * (BENCHMARK_BATCH if cost.rate == "distill" else 1)
-    return units / rate / 3600
+    return (
+        sum(amount * (game_steps if rate == "evaluate" else 1) / rates[rate] for rate, amount in cost.work.items())
+        / 3600
+    )
 
 
 def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: float) -> str:
@@ -96,15 +134,14 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: f
     rules: dict[str, list[Cost]] = {}
     for cost in costs:
         rules.setdefault(cost.rule, []).append(cost)
-    lines = [f"{'rule':<20} {'jobs':>7} {'units':>18} {'hours':>12} {'disk GB':>10} {'memory GB':>10}"]
+    lines = [f"{'rule':<20} {'jobs':>7} {'hours':>12} {'disk GB':>10} {'memory GB':>10}"]
     total = on_gpu = 0.0
     for rule, entries in rules.items():
-        units = sum(entry.units * (game_steps if entry.rate == "evaluate" else 1) for entry in entries)
         time = sum(hours(entry, measured["rates"], game_steps) for entry in entries)
         total, on_gpu = total + time, on_gpu + time * entries[0].gpu
         disk, memory = sum(entry.disk_gb for entry in entries), max(entry.memory_mb for entry in entries) / 1000
         jobs = sum(entry.jobs for entry in entries)
-        lines.append(f"{rule:<20} {jobs:>7} {units:>18,.0f} {time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
+        lines.append(f"{rule:<20} {jobs:>7} {time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
     everything = [entry for entries in rules.values() for entry in entries]
     machine = measured["machine"]
     lines += [

@@ -25,9 +25,9 @@ def teacher_mb(teacher: Mapping[str, Any]) -> int:
     return BASE_MB + (replay_mb(teacher["dqn"]["replay_size"]) if teacher["algorithm"] == "dqn" else 0)
 
 
-def joint_mb(grid: Grid, games: str) -> int:
+def joint_mb(grid: Grid, games: str, recipe: str) -> int:
     """A joint DQN: a replay for each game."""
-    return BASE_MB + replay_mb(len(grid.games_in(games)) * grid.config["teacher"]["dqn"]["replay_size"])
+    return BASE_MB + replay_mb(len(grid.games_in(games)) * grid.joint_dqn(games, recipe)["replay_size"])
 
 
 def student_mb(grid: Grid, games: str, recipe: str) -> int:
@@ -38,8 +38,20 @@ def student_mb(grid: Grid, games: str, recipe: str) -> int:
     return BASE_MB + int(steps * (FRAME_BYTES + 128) // 10**6)
 
 
-# Wall time to ask for, in minutes, from slow guesses (1,000 steps/s, 100 updates/s). A job that runs out of time gets
-# SIGTERM, keeps its state, and goes on from there when it is retried with more.
+def grown(mb: int, attempt: int) -> int:
+    """What to ask for when a job is tried again: it may have run out of memory.
+
+    What is uncertain is the base; replay and windows are as large as the configuration says.
+    """
+    return mb + min(attempt - 1, 3) * BASE_MB
+
+
+# Wall time to ask for, in minutes, from slow guesses (1,000 steps/s, 100 updates/s).
+
+
+def capped(grid: Grid, minutes: int) -> int:
+    """As long as one job may run: what learns saves its state at the end of its time, and the next attempt goes on."""
+    return min(minutes, int(grid.config["machine"]["longest_job_minutes"]))
 
 
 def teacher_minutes(teacher: Mapping[str, Any]) -> int:

@@ -14,8 +14,8 @@ rule dump_dataset:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
-        runtime=lambda wc, attempt: 120 * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
+        runtime=lambda wc, attempt: resources.capped(grid, 120 * attempt),
     params:
         settings={key: value for key, value in config["dataset"].items() if key not in ("parts", "seed")},
         seed=config["dataset"]["seed"],

@@ -17,8 +17,8 @@ rule evaluate_agent:
         ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
-        runtime=lambda wc, attempt: 120 * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
+        runtime=lambda wc, attempt: resources.capped(grid, 120 * attempt),
     params:
         evaluation=lambda wc: grid.evaluation(wc.game),
         seed=config["evaluation"]["seed"],

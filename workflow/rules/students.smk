@@ -25,8 +25,8 @@ rule distill_student:
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: resources.student_mb(grid, wc.games, wc.recipe) * attempt,
-        runtime=lambda wc, attempt: resources.student_minutes(grid, wc.games, wc.recipe) * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.student_mb(grid, wc.games, wc.recipe), attempt),
+        runtime=lambda wc: resources.capped(grid, resources.student_minutes(grid, wc.games, wc.recipe)),
     params:
         games=lambda wc: grid.games_in(wc.games),
         network=lambda wc: grid.network(wc.network),
@@ -53,8 +53,8 @@ rule train_joint_dqn:
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: resources.joint_mb(grid, wc.games) * attempt,
-        runtime=lambda wc, attempt: resources.joint_minutes(grid, wc.games, wc.recipe) * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.joint_mb(grid, wc.games, wc.recipe), attempt),
+        runtime=lambda wc: resources.capped(grid, resources.joint_minutes(grid, wc.games, wc.recipe)),
     params:
         games=lambda wc: grid.games_in(wc.games),
         network=lambda wc: grid.network(wc.network),

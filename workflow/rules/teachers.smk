@@ -19,8 +19,8 @@ rule train_teacher:
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
-        mem_mb=lambda wc, attempt: resources.teacher_mb(grid.teacher(wc.game)) * attempt,
-        runtime=lambda wc, attempt: resources.teacher_minutes(grid.teacher(wc.game)) * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.teacher_mb(grid.teacher(wc.game)), attempt),
+        runtime=lambda wc: resources.capped(grid, resources.teacher_minutes(grid.teacher(wc.game))),
     params:
         algorithm=lambda wc: grid.teacher(wc.game)["algorithm"],
         settings=lambda wc: algorithm_settings(grid.teacher(wc.game)),

@@ -22,8 +22,8 @@ rule video:
     conda:
         ENVIRONMENT
     resources:
-        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
-        runtime=lambda wc, attempt: 60 * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
+        runtime=lambda wc, attempt: resources.capped(grid, 60 * attempt),
     params:
         titles=lambda wc: ["Teacher", *(variant(experiment(wc), cell) for cell in filmed(wc))],
         epsilon=config["evaluation"]["epsilon"],
