@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo laptop test bench lint format env peers lock clean
 
 demo laptop: env
-	snakemake --profile profiles/$@ all
+	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
 	snakemake --profile profiles/$@ --report results/$@/report.html
 	@echo && cat results/$@/table_single_task.md && echo "The result in a browser: results/$@/index.html; figures: results/$@/figures"
 
