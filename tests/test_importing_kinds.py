@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from policy_distillation.checkpoints import load_agent, save_agent
-from policy_distillation.importing.agents import describe, import_agent
+from policy_distillation.importing.agents import describe, import_agent, import_snapshots
 from policy_distillation.importing.containers import AgentImportError
 from policy_distillation.readouts import Readout, Support
 from test_importing import flax_forward, flax_msgpack, flax_parameters, livelier, observations, weights
@@ -97,6 +97,21 @@ def test_stable_baselines3s_policies(tmp_path, algorithm, settings):
     assert agent.readouts == {"pong": SAMPLED}
     assert (facts["from"], facts["agent"]) == ("sb3", "PPO or A2C")
     assert "sampled from the softmax of its logits" in told
+
+
+def ppo_zip(path, actions=6):
+    """What ``PPO("CnnPolicy").save`` writes, as far as it is read."""
+    torch.manual_seed(0)
+    state = {}
+    for prefix in ("", "pi_", "vf_"):
+        state |= prefixed(f"{prefix}features_extractor.cnn.", livelier(trunk()))
+        state |= prefixed(f"{prefix}features_extractor.linear.0.", nn.Linear(3136, 512))
+    state |= prefixed("action_net.", nn.Linear(512, actions)) | prefixed("value_net.", nn.Linear(512, 1))
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", json.dumps({"policy_kwargs": {}}))
+        archive.writestr("policy.pth", buffer.getvalue())
 
 
 def test_stable_baselines3_before_its_trunks_had_names_of_their_own(tmp_path):
@@ -466,6 +481,25 @@ def test_atari_agents(tmp_path, distributional):
     assert (facts["from"], facts["container"]) == ("atari_agents", "gzip of torch")
     assert facts["trained_under"] == "paper2015"
     assert agent.readouts["pong"] == (C51 if distributional else Readout())
+
+
+def test_a_folder_of_snapshots(tmp_path):
+    """The newest is the agent; to learn from one that learns, the newest after each equal stretch of its training."""
+    (tmp_path / "run").mkdir()
+    networks = {}
+    for step in (100, 2000, 3000, 10_000):
+        networks[step] = AtariNet(6, distributional=False)
+        atari_agents_file(tmp_path / "run" / f"model_{step}.gz", networks[step])
+    (tmp_path / "run" / "README.md").write_text("no snapshot")
+    source = {"from": "atari_agents", "path": str(tmp_path / "run")}
+    agent, metadata = import_agent(source, "pong")
+    assert_same(agent, networks[10_000](pixels()))
+    assert metadata["imported"]["snapshot"] == "model_10000.gz"
+    taken = list(import_snapshots(source, "pong", "paper2015", 4))
+    for (agent, _), step in zip(taken, (2000, 3000, 3000, 10_000), strict=True):
+        assert_same(agent, networks[step](pixels()))
+    (first, _) = next(import_snapshots(source, "pong", "paper2015", 1000))
+    assert_same(first, networks[100](pixels()))
 
 
 # Wrappers, precisions and what lies beside the weights

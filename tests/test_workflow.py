@@ -21,7 +21,9 @@ from conftest import ROOT, Checkout
 from policy_distillation.checkpoints import load_agent, read_metadata
 from policy_distillation.files import file_digest
 from policy_distillation.parts import Part
+from policy_distillation.readouts import Readout, Support
 from test_importing import nature, observations, sb3_zip, torch_forward
+from test_importing_kinds import AtariNet, atari_agents_file, ppo_zip
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 SMOKE = ("--configfile", "tests/smoke.yaml")
@@ -252,6 +254,52 @@ def test_a_student_of_an_agent_from_elsewhere(tmp_path: Path) -> None:
     done = copy.snakemake(*files, "--", target)
     assert done.returncode != 0
     assert "AgentImportError: model.zip: unreadable (BadZipFile: File is not a zip file)" in done.stdout
+
+
+def test_students_of_a_ppo_and_of_snapshots_of_a_c51(tmp_path: Path) -> None:
+    """A PPO's zip for one game, another library's snapshots for the other: what they are, how they act."""
+    copy = Checkout(tmp_path)
+    ppo_zip(copy.folder / "ppo.zip", actions=4)
+    (copy.folder / "run").mkdir()
+    for step in (1000, 2000, 9000):
+        atari_agents_file(copy.folder / f"run/model_{step}.gz", AtariNet(6, distributional=True))
+    sources = {"breakout": {"from": "sb3", "path": "ppo.zip"}, "pong": {"from": "atari_agents", "path": "run"}}
+    change = {
+        "protocol": "sb3",
+        "teacher": {"games": {game: {"source": source} for game, source in sources.items()}, "snapshots": 2},
+        "dataset": {"parts": 1, "steps_per_hour": 200},
+        "experiments": {
+            "single_task": {"games": ["breakout", "pong"], "recipes": ["kl"]},
+            "online": {"games": ["pong"], "recipes": ["kl", "kl_online"]},
+        },
+    }
+    targets = [f"{RESULTS}/table_{name}.csv" for name in ("single_task", "online")]
+    done = copy.snakemake(*overlay(copy, "import.yaml", change), "--", *targets)
+    assert done.returncode == 0, done.stdout[-3000:]
+    results = copy.folder / RESULTS
+    sampled, c51 = Readout("logits", "sample"), Readout(support=Support(-10.0, 10.0, 51))
+    agents = {
+        "teachers/breakout/seed0": sampled,
+        "students/breakout/kl/dqn/seed0": sampled,
+        "teachers/pong/seed0": c51,
+        "students/pong/kl/dqn/seed0": Readout("logits"),
+        "students/pong/kl_online/dqn/seed0": Readout("logits"),
+    }
+    for folder, expected in agents.items():
+        agent, _ = load_agent(results / folder / "agent.safetensors")
+        assert list(agent.readouts.values()) == [expected], folder
+        game = next(iter(agent.actions))
+        scores = json.loads((results / folder / "scores" / f"{game}.csv.json").read_text())
+        assert scores["acting"] == expected.acting
+    with Part(results / "datasets/breakout/part0.h5") as part:
+        assert part.readout == sampled
+    table = pd.read_csv(results / "table_single_task.csv").set_index("game")
+    assert "its teacher's policy is sampled" in table.loc["breakout", "note"]
+    assert "sampled" not in str(table.loc["pong", "note"])
+    snapshots = results / "teachers/pong/seed0/snapshots"
+    names = [read_metadata(snapshots / f"{part}.safetensors")["imported"]["path"] for part in (0, 1)]
+    assert names == ["run/model_2000.gz", "run/model_9000.gz"]
+    assert read_metadata(results / "teachers/pong/seed0/agent.safetensors")["imported"]["snapshot"] == "model_9000.gz"
 
 
 # The whole way
