@@ -825,3 +825,50 @@ def test_metadata_is_json(tmp_path):
     _, state = cleanrl_state(6 * 51)
     torch.save({"model_weights": state | {"atoms": ATOMS}}, tmp_path / "x.pt")
     assert json.loads(json.dumps(imported(tmp_path / "x.pt")[1]))["readout"]["support"]["atoms"] == 51
+
+
+# flax itself, where it is installed (see test_importing_libraries.py)
+
+
+@pytest.mark.parametrize("kind", ["PPO", "C51"])
+def test_what_flax_writes_for_cleanrl(tmp_path, kind):
+    pytest.importorskip("jax")
+    serialization = pytest.importorskip("flax.serialization")
+    import jax
+    import jax.numpy as jnp
+    from flax import linen
+
+    class Network(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = jnp.transpose(x, (0, 2, 3, 1)) / 255.0
+            for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+                x = linen.relu(linen.Conv(filters, (kernel, kernel), (stride, stride), padding="VALID")(x))
+            x = linen.relu(linen.Dense(512)(x.reshape((len(x), -1))))
+            return x if kind == "PPO" else linen.Dense(6 * 51)(x)
+
+    network, actor = Network(), linen.Dense(6)
+    body = network.init(jax.random.PRNGKey(0), observations())
+    features = network.apply(body, observations())
+    if kind == "PPO":
+
+        class Actor(linen.Module):
+            @linen.compact
+            def __call__(self, x):
+                return linen.Dense(6)(x)
+
+        actor = Actor()
+        head = actor.init(jax.random.PRNGKey(1), features)
+        expected = np.asarray(actor.apply(head, features))
+        content = serialization.to_bytes([{"exp_name": "ppo", "gamma": 0.99}, [body, head, head]])
+    else:
+        logits = torch.from_numpy(np.array(features)).view(-1, 6, 51)
+        expected = categorical(logits)
+        args = {"v_min": -10, "v_max": 10, "n_atoms": 51}
+        content = serialization.to_bytes({"model_weights": body, "args": args})
+    (tmp_path / "model").write_bytes(content)
+    agent, facts, _ = imported(tmp_path / "model")
+    np.testing.assert_allclose(
+        agent.q_values(observations(), "pong"), expected, atol=1e-5 * max(1, np.abs(expected).max())
+    )
+    assert facts["agent"] == kind

@@ -192,7 +192,7 @@ IMPORT = {"from": "sb3", "hub": "sb3/dqn-BreakoutNoFrameskip-v4", "revision": "0
         ({"path": "x"}, "teacher.source: the key 'from' is missing; required: from"),
         (
             {"from": "sb3", "pth": "x"},
-            "teacher.source: unknown key 'pth' (value 'x'); allowed: actions, file, ",
+            "teacher.source: unknown key 'pth' (value 'x'); allowed: acting, actions, ",
         ),
         (
             IMPORT | {"revision": "main"},
