@@ -872,3 +872,15 @@ def test_what_flax_writes_for_cleanrl(tmp_path, kind):
         agent.q_values(observations(), "pong"), expected, atol=1e-5 * max(1, np.abs(expected).max())
     )
     assert facts["agent"] == kind
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_bfloat16_in_a_pickle(tmp_path, protocol):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    import pickle
+
+    parameters = flax_parameters(same=True)
+    halved = {n: {p: a.astype(ml_dtypes.bfloat16) for p, a in layer.items()} for n, layer in parameters.items()}
+    (tmp_path / "ckpt.1").write_bytes(pickle.dumps({"online_params": halved}, protocol))
+    rounded = {n: {p: a.astype("f4") for p, a in layer.items()} for n, layer in halved.items()}
+    assert_same(imported(tmp_path / "ckpt.1")[0], flax_forward(rounded, observations(), same=True))

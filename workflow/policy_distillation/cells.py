@@ -80,7 +80,7 @@ def against(grid: Grid, experiment: Experiment) -> dict[str, dict[str, Any]]:
     row = experiment.get("against")
     if row == "parameters":
         return {row: {**{name: grid.network(name) for name in experiment["networks"]}, "teacher": grid.network("dqn")}}
-    if row in ("temperature", "data"):
+    if row in ("temperature", "logits_temperature", "data"):
         return {row: {name: grid.recipe(name)[row] for name in experiment["recipes"]}}
     return {}
 

@@ -29,7 +29,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from .pickles import ForbiddenGlobal, unpickle_arrays
+from .pickles import ForbiddenGlobal, unpickle_arrays, widened
 from .torch_files import OLD_TORCH, is_torch, load_torch, unpacked_size
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -174,9 +174,8 @@ def _load_msgpack(data: bytes) -> Any:
         shape, dtype, values = msgpack.unpackb(content, strict_map_key=True)
         if not isinstance(dtype, str) or not isinstance(values, bytes):
             raise AgentImportError("a damaged array")
-        if dtype == "bfloat16":  # the upper halves of float32
-            halves = np.frombuffer(values, "<u2").astype("<u4") << 16
-            return halves.view("<f4").reshape([int(size) for size in shape])
+        if dtype == "bfloat16":
+            return widened(np.frombuffer(values, "<u2")).reshape([int(size) for size in shape])
         if dtype not in ("float16", "float32", "float64"):
             return None  # counters and random keys
         return np.frombuffer(values, dtype).reshape([int(size) for size in shape])

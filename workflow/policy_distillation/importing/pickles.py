@@ -33,13 +33,19 @@ class Inert:
         pass
 
 
+class BFloat16(Inert):
+    """``ml_dtypes.bfloat16``, which numpy does not have: the upper half of a float32."""
+
+    __slots__ = ()
+
+
 class DType:
     """What a pickled ``numpy.dtype`` says: its code, such as f4, and its byte order."""
 
     __slots__ = ("code", "order")
 
-    def __init__(self, code: str, align: object = False, copy: object = False) -> None:
-        self.code, self.order = str(code), "|"
+    def __init__(self, code: object, align: object = False, copy: object = False) -> None:
+        self.code, self.order = "bfloat16" if code is BFloat16 else str(code), "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.order = str(state[1])
@@ -85,6 +91,7 @@ class JaxArray(Array):
 ADMITTED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): Inert,
     ("numpy", "dtype"): DType,
+    ("ml_dtypes", "bfloat16"): BFloat16,
     ("flax.core.frozen_dict", "FrozenDict"): dict,
     ("collections", "OrderedDict"): dict,
     ("jax._src.array", "_reconstruct_array"): JaxArray,
@@ -120,12 +127,20 @@ def _materialise(tree: Any, depth: int = 0) -> Any:
     return None
 
 
+def widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """float32 of the bits of bfloat16, which are its upper halves."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
 def _array(content: object, dtype: object, shape: object, order: str) -> NDArray[Any] | None:
-    if not isinstance(dtype, DType) or dtype.code not in ("f2", "f4", "f8"):
+    if not isinstance(dtype, DType) or dtype.code not in ("bfloat16", "f2", "f4", "f8"):
         return None
     if not isinstance(content, bytes | bytearray) or not isinstance(shape, tuple):
         raise ValueError("a damaged array")
-    read = np.frombuffer(content, np.dtype(dtype.code).newbyteorder(">" if dtype.order == ">" else "<"))
+    code = "u2" if dtype.code == "bfloat16" else dtype.code
+    read = np.frombuffer(content, np.dtype(code).newbyteorder(">" if dtype.order == ">" else "<"))
+    if dtype.code == "bfloat16":
+        read = widened(read)
     if math.prod(shape) != read.size:
         raise ValueError(f"an array of shape {shape} with {read.size} numbers")
     return read.reshape(shape, order="F" if order == "F" else "C").astype(np.float32)
