@@ -884,3 +884,39 @@ def test_bfloat16_in_a_pickle(tmp_path, protocol):
     (tmp_path / "ckpt.1").write_bytes(pickle.dumps({"online_params": halved}, protocol))
     rounded = {n: {p: a.astype("f4") for p, a in layer.items()} for n, layer in halved.items()}
     assert_same(imported(tmp_path / "ckpt.1")[0], flax_forward(rounded, observations(), same=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (
+            "PPO",
+            [
+                "agent      PPO or A2C: logits of a policy; the critic is left out",
+                "sampled from the softmax of its logits",
+            ],
+        ),
+        (
+            "C51",
+            ["agent      C51: Q-values, the means of distributions over a support", "epsilon-greedy, epsilon 0.05"],
+        ),
+    ],
+)
+def test_the_command_says_what_it_is_how_it_acts_and_what_it_scores(tmp_path, capsys, monkeypatch, kind, expected):
+    from dataclasses import replace
+
+    from policy_distillation.__main__ import import_
+    from policy_distillation.protocols import PROTOCOLS
+
+    protocol = "sb3" if kind == "PPO" else "paper2015"
+    monkeypatch.setitem(PROTOCOLS, protocol, replace(PROTOCOLS[protocol], max_episode_frames=80))
+    torch.manual_seed(0)
+    ppo_zip(tmp_path / "PPO")
+    atari_agents_file(tmp_path / "C51", AtariNet(6, distributional=True))
+    import_(str(tmp_path / kind), "pong", output=tmp_path / "agent.safetensors", episodes=16)
+    told = capsys.readouterr().out
+    assert expected[0] in told
+    (score,) = [line for line in told.splitlines() if "mean return" in line]
+    assert score.startswith("pong: mean return ")
+    assert "over 16 episodes" in score
+    assert score.endswith(f"; {expected[1]}")
