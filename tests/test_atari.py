@@ -11,12 +11,11 @@ import cv2
 import gymnasium
 import numpy as np
 import pytest
-import torch
 from ale_py import roms
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
-from policy_distillation.acting import LastingExploration, epsilon_greedy, rollout
+from policy_distillation.acting import LastingExploration, epsilon_greedy
 from policy_distillation.atari import AtariVector, slot_seeds
-from policy_distillation.networks import Agent, Network
+from policy_distillation.networks import Network
 from policy_distillation.protocols import PROTOCOLS
 
 gymnasium.register_envs(ale_py)
@@ -386,32 +385,3 @@ def test_random_actions_last_as_long_as_the_zeta_distribution_says():
     counts = np.bincount(lengths, minlength=longest + 1)[1 : longest + 1]
     assert counts / counts.sum() == pytest.approx(expected, abs=0.04)
     assert len(lengths) > 500
-
-
-def test_a_rollout_chains_observations_values_and_actions():
-    torch.manual_seed(0)
-    env = make("pong", num_envs=2)
-    agent = Agent(TINY, {"pong": env.action_ids})
-    first = env.reset()
-    transitions = [t for t, _ in zip(rollout(agent, env, 0.0, np.random.default_rng(0)), range(8), strict=False)]
-    np.testing.assert_array_equal(transitions[0].observations, first)
-    for one, other in pairwise(transitions):
-        np.testing.assert_array_equal(one.step.observations, other.observations)
-    for transition in transitions:
-        expected = agent.q_values(transition.observations, "pong")
-        np.testing.assert_array_equal(transition.q_values, expected)
-        np.testing.assert_array_equal(transition.actions, expected.argmax(1))
-    _, steps = play(env, np.array([transition.actions for transition in transitions]))
-    for transition, step in zip(transitions, steps, strict=True):
-        np.testing.assert_array_equal(transition.step.observations, step.observations)
-
-
-def test_equal_seeds_and_generators_give_equal_rollouts():
-    torch.manual_seed(0)
-    agent = Agent(TINY, {"pong": [0, 1, 3, 4, 11, 12]})
-    runs = []
-    for seed in (5, 5, 6):
-        steps = rollout(agent, make("pong", num_envs=2), 0.5, np.random.default_rng(seed))
-        runs.append([next(steps).actions for _ in range(20)])
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])

@@ -3,14 +3,13 @@
 import json
 import shutil
 from dataclasses import asdict, replace
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from policy_distillation.acting import choose, epsilon_greedy, rollout
+from policy_distillation.acting import choose, epsilon_greedy
 from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
 from policy_distillation.dataset_format import DatasetError, seal
 from policy_distillation.distill import Recipe, Student
@@ -19,6 +18,7 @@ from policy_distillation.hours import RecordedHours
 from policy_distillation.losses import make_loss, student_readout
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
+from policy_distillation.play import Play
 from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.readouts import Readout, Support, describe_acting
 from policy_distillation.recording import Dataset, dump_part
@@ -144,22 +144,6 @@ def test_epsilon_greedy_is_what_it_was():
     np.testing.assert_array_equal(choose(values, "epsilon_greedy", 0.3, np.random.default_rng(5)), expected)
 
 
-class Still:
-    """An environment that keeps what it was told."""
-
-    game, num_envs = "pong", 4
-
-    def __init__(self):
-        self.actions = []
-
-    def reset(self):
-        return np.zeros((4, 4, 84, 84), np.uint8)
-
-    def step(self, actions):
-        self.actions.append(actions)
-        return SimpleNamespace(observations=self.reset())
-
-
 def uniform(readout):
     """Equal outputs: greedy, it always takes the first action; sampled, any."""
     even = agent(pong=readout)
@@ -171,18 +155,14 @@ def uniform(readout):
 
 @pytest.mark.parametrize(("readout", "kinds"), [(LOGITS, {0}), (SAMPLED, set(range(6)))])
 def test_recorded_play_follows_how_the_agent_acts(readout, kinds):
-    env = Still()
-    for _, _ in zip(range(40), rollout(uniform(readout), env, 0.0, np.random.default_rng(0)), strict=False):
-        pass
-    assert set(np.concatenate(env.actions).tolist()) == kinds
+    play = Play("pong", PROTOCOLS["paper2015"], 4, 0)
+    assert {action for _ in range(40) for action in play.step(uniform(readout), 0.0).actions.tolist()} == kinds
 
 
 def test_where_a_student_drives_each_acts_in_its_own_way():
-    env = Still()
-    play = rollout(uniform(LOGITS), env, 0.0, np.random.default_rng(0), driver=uniform(SAMPLED), driven=2)
-    for _, _ in zip(range(40), play, strict=False):
-        pass
-    actions = np.array(env.actions)
+    play = Play("pong", PROTOCOLS["paper2015"], 4, 0)
+    steps = [play.step(uniform(LOGITS), 0.0, driver=uniform(SAMPLED), driven=2) for _ in range(40)]
+    actions = np.array([step.actions for step in steps])
     assert set(actions[:, :2].ravel().tolist()) == set(range(6))
     assert not actions[:, 2:].any()
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_distillation import recording
+from policy_distillation import play
 from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetError, seal
@@ -34,7 +34,7 @@ torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning
 # Games end by themselves after some 120 steps or by the cap after 150; neither hours (100 times) nor the part fall on
 # the boundary of a game or of a chunk (64 times).
 SHORT = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=600)
-PLAY = Dataset(hours_per_part=4, steps_per_hour=200, envs=2, epsilon=0.5)
+PLAY = Dataset(hours_per_part=4, steps_per_hour=200, envs=2, epsilon=0.5, warmup_steps=100)
 TIMES, SLOTS, HOUR = 400, 2, 100
 STEP_ARRAYS = ("q_values", "actions", "rewards", "terminations", "truncations")
 
@@ -52,6 +52,11 @@ class RecordingVector(AtariVector):
     def reset(self):
         observations = super().reset()
         self.observations.append(observations.copy())
+        return observations
+
+    def begin(self, slots, seeds):
+        observations = super().begin(slots, seeds)
+        self.observations[-1] = observations.copy()  # in place of the games that ended with the step before
         return observations
 
     def step(self, actions):
@@ -94,16 +99,17 @@ def recorded(teacher, tmp_path_factory):
     """A part, and what the environment really did while it was dumped."""
     path = tmp_path_factory.mktemp("data") / "part0.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "AtariVector", RecordingVector)
+        patch.setattr(play, "AtariVector", RecordingVector)
         dump(teacher, path)
     env = RecordingVector.made[-1]
     return SimpleNamespace(
         path=path,
         env=env,
-        observations=np.array(env.observations),
-        actions=np.array(env.actions),
-        rewards=np.array([step.rewards for step in env.steps]),
-        ends=np.array([step.episode_ends for step in env.steps]),
+        steps=env.steps[-TIMES:],
+        observations=np.array(env.observations[-TIMES - 1 :]),  # without what was played before recording began
+        actions=np.array(env.actions[-TIMES:]),
+        rewards=np.array([step.rewards for step in env.steps[-TIMES:]]),
+        ends=np.array([step.episode_ends for step in env.steps[-TIMES:]]),
     )
 
 
@@ -130,12 +136,15 @@ def edited(source: Path, target: Path, arrays=None, attributes=None) -> Path:
 
 
 def test_the_play_covers_what_the_tests_are_about(recorded):
-    env = recorded.env
+    env, steps = recorded.env, recorded.steps
     assert recorded.ends[:-1].sum() >= 4
-    assert any(step.truncations.any() for step in env.steps)
-    assert any(step.terminations.any() for step in env.steps)
-    # The environment played on for as long as the part and no longer.
-    assert (len(env.actions), env.num_envs) == (TIMES, SLOTS)
+    assert any(step.truncations.any() for step in steps)
+    assert any(step.terminations.any() for step in steps)
+    assert env.num_envs == SLOTS
+    # Every slot was in the middle of a game, further than a stack reaches; at different steps.
+    first = [row["first_step"] for row in episodes_of(recorded.path) if row["start"] == 0]
+    assert min(first) > 3
+    assert len(set(first)) == SLOTS
     # The protocol's own no-op starts and true game over, without the clipping and the life losses of training.
     assert env.purpose == "play"
 
@@ -160,11 +169,11 @@ def test_q_values_are_the_teachers_on_those_observations(teacher, recorded, part
 
 
 def test_actions_rewards_and_ends_are_those_of_the_play(recorded, part):
-    env = recorded.env
+    steps = recorded.steps
     assert (part.read("actions", 0, TIMES) == recorded.actions).all()
     assert (part.read("rewards", 0, TIMES) == recorded.rewards).all()
-    assert (part.read("terminations", 0, TIMES) == [step.terminations for step in env.steps]).all()
-    assert (part.read("truncations", 0, TIMES) == [step.truncations for step in env.steps]).all()
+    assert (part.read("terminations", 0, TIMES) == [step.terminations for step in steps]).all()
+    assert (part.read("truncations", 0, TIMES) == [step.truncations for step in steps]).all()
     ends = part.read("terminations", 0, TIMES) | part.read("truncations", 0, TIMES)
     assert (ends == recorded.ends).all()
 
@@ -210,10 +219,15 @@ def test_rewards_are_unclipped(tmp_path):
         assert part.read("rewards", 0, 200).max() == 25  # a cube
 
 
+def episodes_of(path):
+    with h5py.File(path) as file:
+        columns = {name: file[f"episodes/{name}"][...].tolist() for name in file["episodes"]}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def test_episodes_fit_the_steps(recorded, part):
-    with h5py.File(recorded.path) as file:
-        episodes = {name: file[f"episodes/{name}"][...] for name in EPISODE_FIELDS}
-    rows = [dict(zip(episodes, values, strict=True)) for values in zip(*episodes.values(), strict=True)]
+    rows = episodes_of(recorded.path)
+    assert list(rows[0].keys()) == sorted(EPISODE_FIELDS)
     assert [(row["slot"], row["start"]) for row in rows] == sorted((row["slot"], row["start"]) for row in rows)
     rewards, ends = part.read("rewards", 0, TIMES), recorded.ends
     for slot in range(SLOTS):
@@ -222,22 +236,82 @@ def test_episodes_fit_the_steps(recorded, part):
         stops = [row["start"] + row["length"] for row in mine]
         assert starts == [0, *stops[:-1]]  # no gap, no overlap
         assert stops[-1] == TIMES
-        assert [row["number"] for row in mine] == list(range(len(mine)))
-        assert {row["seed"] for row in mine} == {recorded.env.seeds[slot]}
+        assert [row["first_step"] for row in mine][1:] == [0] * (len(mine) - 1)
         for row, start, stop in zip(mine, starts, stops, strict=True):
             assert row["return"] == rewards[start:stop, slot].sum()
-            assert row["complete"] == ends[stop - 1, slot]
+            assert row["complete"] == (ends[stop - 1, slot] and row["first_step"] == 0)
             assert not ends[start : stop - 1, slot].any()
-    played = [episode for step in recorded.env.steps for episode in step.episodes]
-    assert sum(row["complete"] for row in rows) == len(played)
-    scores = [episode.episode_return + 10 for episode in played]
-    assert sum(row["return"] for row in rows if row["complete"]) == sum(scores)
+            assert (part.steps[start:stop, slot] == row["first_step"] + np.arange(row["length"])).all()
+
+
+def test_only_games_that_began_and_ended_here_count_as_complete(recorded):
+    """The environment's own accounts, which know of the time before the recording."""
+    rows = episodes_of(recorded.path)
+    ended = [(step, episode) for step in recorded.steps for episode in step.episodes]
+    for slot in range(SLOTS):
+        games = [(row["seed"], row["first_step"] + row["length"]) for row in rows if row["slot"] == slot]
+        played = [(episode.seed, episode.length) for _, episode in ended if episode.slot == slot]
+        assert games[:-1] == played
+        assert any(row["first_step"] > 0 for row in rows if row["slot"] == slot)
+    scores = {(episode.seed, episode.slot): episode.episode_return + 10 for _, episode in ended}
+    complete = [row for row in rows if row["complete"]]
+    assert len(complete) == len(ended) - SLOTS
+    assert all(row["return"] == scores[row["seed"], row["slot"]] for row in complete)
+
+
+def test_a_game_can_be_played_again_from_its_seed(recorded, part):
+    """The recorded actions of a game that began here, and nothing else, on another emulator."""
+    row = next(row for row in episodes_of(recorded.path) if row["complete"])
+    times, slot = row["start"] + np.arange(row["length"]), row["slot"]
+    env = AtariVector("breakout", SHORT, "play", 1, 0)
+    env.reset()
+    observations = env.begin(np.array([True]), np.array([row["seed"]]))
+    stacks = part.observations(times, np.full(len(times), slot))
+    for time, stack in zip(times, stacks, strict=True):
+        assert (observations[0] == stack).all()
+        observations = env.step(recorded.actions[time, slot : slot + 1]).observations
+
+
+def test_people_are_told_what_a_part_covers(recorded, part, teacher, tmp_path, capsys):
+    coverage, ends = part.coverage(), recorded.ends
+    assert (coverage.ended, coverage.complete) == (ends.sum(), ends.sum() - SLOTS)
+    assert coverage.last_step == part.steps.max() + 1 == 150
+    edges = [0, 37.5, 75, 112.5, 150]
+    assert coverage.quarters == pytest.approx(np.histogram(part.steps, edges)[0] / part.steps.size)
+    assert part.describe()["coverage"] == asdict(coverage)
+    dump(teacher, tmp_path / "part.h5", play=replace(PLAY, hours_per_part=1, steps_per_hour=20, warmup_steps=0))
+    output = capsys.readouterr().out
+    assert "0 games ended, 0 of which began here too" in output
+    assert "no step of a game beyond 10 was seen" in output
+    assert "WARNING: no game ended here" in output
+    assert "WARNING" not in "\n".join(coverage.lines())
+
+
+def test_parts_of_version_1_are_read(recorded, part, tmp_path):
+    """Without warm-up, context or first steps: each slot began with a new game."""
+    path = shutil.copy(recorded.path, tmp_path / "part.h5")
+    with h5py.File(path, "r+") as file:
+        del file["context"], file["episodes/first_step"]
+        file["episodes/number"] = np.zeros_like(file["episodes/seed"])
+    seal(path, version=1)
+    with Part(path) as old:
+        assert (old.version, old.digest != part.digest) == (1, True)
+        assert old.describe()["format"] == "policy_distillation.teacher_dataset/1"
+        assert (old.steps[0] == 0).all()
+        stacks = old.observations(np.array([0, 1, 5]), np.zeros(3, int))
+        assert not stacks[0, :3].any()
+        assert (stacks[0, 3] == recorded.observations[0, 0, 3]).all()
+        assert (stacks[2] == recorded.observations[5, 0]).all()
+        window = Window(old, 1)
+        window.push(old, 0)
+    seal(path, version=2)
+    assert_refused(path)
 
 
 def test_attributes_say_where_it_came_from(teacher, recorded, part):
     with h5py.File(recorded.path) as file:
         attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()}
-    assert recorded.path.read_bytes().startswith(f"{SCHEMA}\nsha256 {part.digest}\n".encode())
+    assert recorded.path.read_bytes().startswith(f"{SCHEMA}2\nsha256 {part.digest}\n".encode())
     assert attributes["action_ids"].tolist() == [0, 1, 3, 4]
     assert json.loads(attributes["protocol"]) == asdict(SHORT)
     assert json.loads(attributes["settings"]) == asdict(PLAY)
@@ -253,7 +327,7 @@ def test_frames_are_stored_once_and_small(recorded):
 
 
 def test_equal_inputs_give_equal_digests_and_parts_differ(teacher, recorded, part, tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "AtariVector", RecordingVector)
+    monkeypatch.setattr(play, "AtariVector", RecordingVector)
     with Part(dump(teacher, tmp_path / "again.h5")) as again:
         assert again.digest == part.digest
     with Part(dump(teacher, tmp_path / "part1.h5", part=1)) as other:
@@ -421,8 +495,8 @@ def test_other_shapes_and_types_are_refused(recorded, part, tmp_path, name):
 
 def test_other_schemas_are_refused(recorded, tmp_path):
     path = tmp_path / "part.h5"
-    path.write_bytes(recorded.path.read_bytes().replace(b"teacher_dataset/1", b"teacher_dataset/2", 1))
-    assert_refused(path, f"not a part of a teacher data set in the format {SCHEMA}")
+    path.write_bytes(recorded.path.read_bytes().replace(b"teacher_dataset/2", b"teacher_dataset/3", 1))
+    assert_refused(path, f"not a part of a teacher data set in the format {SCHEMA}1 or {SCHEMA}2")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)
     assert_refused(tmp_path / "foreign.h5", "format")
@@ -435,7 +509,7 @@ def test_an_interrupted_dump_leaves_nothing(teacher, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return super().step(actions)
 
-    monkeypatch.setattr(recording, "AtariVector", Interrupting)
+    monkeypatch.setattr(play, "AtariVector", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         dump(teacher, tmp_path / "part.h5")
     assert list(tmp_path.iterdir()) == []
@@ -560,3 +634,24 @@ def test_pixel_moments_are_those_of_the_newest_hour(recorded, tmp_path):
             mine = brightness[hour * HOUR : (hour + 1) * HOUR].astype(np.float64)
             assert mean == pytest.approx(mine.mean(), rel=0.01)
             assert square == pytest.approx((mine**2).mean(), rel=0.01)
+
+
+FRACTIONS = [(1.0, 1, 100), (0.5, 7, 7), (0.3, 4, 8), (0.04, 1, 4), (0.01, 1, 1)]
+
+
+@pytest.mark.parametrize(("fraction", "runs", "length"), FRACTIONS)
+def test_a_fraction_of_an_hour_is_spread_over_all_of_it(recorded, numbered, fraction, runs, length):
+    """Bit for bit what the environment returned, at evenly spaced times of every slot, in less memory."""
+    window, whole = Window(numbered, 2, fraction=fraction), Window(numbered, 2)
+    for hour in (0, 2):
+        window.push(numbered, hour)
+    observations, q_values = window.sample(1500, np.random.default_rng(0))
+    times, slots = q_values[:, 0].long().numpy(), q_values[:, 1].long().numpy()
+    assert (observations.numpy() == recorded.observations[times, slots]).all()
+    starts = [hour * HOUR + run * HOUR // runs for hour in (0, 2) for run in range(runs)]
+    expected = {start + time for start in starts for time in range(length)}
+    assert set(times.tolist()) == expected
+    assert set(slots.tolist()) == set(range(SLOTS))
+    assert abs(runs * length - fraction * HOUR) <= runs / 2
+    assert window.frames.numel() <= whole.frames.numel() * min(1.0, fraction * 11 / 8 + 0.05)
+    assert 0 <= Window.size(numbered, 2, fraction) - window.frames.numel() <= 0.01 * window.frames.numel()

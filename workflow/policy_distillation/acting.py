@@ -1,29 +1,13 @@
-"""Playing: choosing actions, and the loop that data sets and evaluation share."""
+"""Choosing actions: greedily, at random now and then, or as a policy samples them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .atari import AtariVector, Step
-from .networks import Agent, Precision
 from .readouts import Acting
-
-
-@dataclass(frozen=True)
-class Transition:
-    """One vector step: what was seen, what the agent thought of it, what it did, and what came of it."""
-
-    observations: NDArray[np.uint8]
-    """(slots, 4, 84, 84)."""
-    q_values: NDArray[np.float32]
-    """(slots, actions); logits, where those are the agent's outputs."""
-    actions: NDArray[np.int64]
-    """(slots,), indices into the game's action ids."""
-    step: Step
 
 
 def exploration(step: int, start: float, end: float, decay_steps: int) -> float:
@@ -77,33 +61,3 @@ class LastingExploration:
         actions = np.where(self._left > 0, self._actions, q_values.argmax(1))
         self._left = np.maximum(self._left - 1, 0)
         return actions
-
-
-def rollout(
-    agent: Agent,
-    env: AtariVector,
-    epsilon: float,
-    rng: np.random.Generator,
-    precision: Precision = "float32",
-    driver: Agent | None = None,
-    driven: int = 0,
-) -> Iterator[Transition]:
-    """Play for ever, from a reset, as the agent acts. Same agent, seeds and generator: the same games.
-
-    Args:
-        epsilon: probability of a random action; not of a policy that is sampled.
-        driver: who acts in the first ``driven`` slots; the Q-values are the agent's in every slot.
-    """
-    observations = env.reset()
-    while True:
-        q_values = agent.q_values(observations, env.game, precision)
-        if driver is None:
-            actions = choose(q_values, agent.readouts[env.game].acting, epsilon, rng)
-        else:
-            wishes = driver.q_values(observations[:driven], env.game, precision)
-            drivers = choose(wishes, driver.readouts[env.game].acting, epsilon, rng)
-            others = choose(q_values[driven:], agent.readouts[env.game].acting, epsilon, rng)
-            actions = np.concatenate([drivers, others])
-        step = env.step(actions)
-        yield Transition(observations, q_values, actions, step)
-        observations = step.observations

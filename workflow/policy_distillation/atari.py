@@ -149,6 +149,26 @@ class AtariVector:
         self._fill_up(observations)
         return observations
 
+    def begin(self, slots: NDArray[np.bool_], seeds: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Start new games in some slots, from seeds of their own; the other slots' games stay as they are.
+
+        Such a game, and all that follows it in its slot, is determined by its seed and the actions.
+
+        Args:
+            slots: (slots,), which ones.
+            seeds: one for each of those.
+
+        Returns:
+            The current observations of all slots, (slots, 4, 84, 84).
+        """
+        observations: NDArray[np.uint8]
+        observations, info = self._env.reset(seed=seeds, options={"reset_mask": slots})
+        self.seeds[slots] = seeds
+        self.episode_frames[slots], self._lives[slots] = info["episode_frame_number"][slots], info["lives"][slots]
+        self._returns[slots] = self._lengths[slots] = self._finished[slots] = 0
+        self._fill_up(observations)
+        return observations
+
     def step(self, actions: NDArray[np.int64]) -> Step:
         """Play one agent step in every slot. ``actions``: (slots,), indices into ``action_ids``."""
         self.send(actions)

@@ -15,6 +15,9 @@ from .resources import BASE_MB, joint_mb, student_mb, teacher_mb
 
 BYTES_PER_STEP = 72
 """A data set's, on disk: three parts of Pong took 3.87 MB for 54,000 steps each."""
+STEPS_BEFORE = 3_500
+"""Agent steps that each emulator plays before a part is recorded, with the reference teachers: until ten games have
+ended, and again as far as recording begins."""
 TRAINING_GB = 0.007
 """An agent and its curve, on disk."""
 PLAYING = {"dqn": ("emulator_32", "dqn_forward"), "pqn": ("emulator_64", "pqn_forward")}
@@ -57,7 +60,9 @@ def plan(grid: Grid) -> Iterator[Cost]:
         for rule, parts in (("dump_dataset", data["parts"]), ("dump_online_dataset", teacher["snapshots"])):
             if rule == "dump_dataset" or game in online:
                 steps = parts * data["hours_per_part"] * data["steps_per_hour"]
-                yield Cost(rule, {"dump": steps}, BASE_MB, disk_gb=steps * BYTES_PER_STEP / 1e9, jobs=parts)
+                before = parts * data["envs"] * min(data["warmup_steps"], STEPS_BEFORE)
+                disk = steps * BYTES_PER_STEP / 1e9
+                yield Cost(rule, {"dump": steps + before}, BASE_MB, disk_gb=disk, jobs=parts)
         yield scoring(grid, game)
     for cell in students:
         yield training(grid, cell)

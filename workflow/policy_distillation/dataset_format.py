@@ -9,11 +9,20 @@ of times, so a student can read a part hour by hour::
     rewards       (times, slots) float32          unclipped
     terminations  (times, slots) bool             the game ended with this step
     truncations   (times, slots) bool             the frame cap ended it
-    episodes/     slot, start, length, seed, number, return, complete: one entry a game, in order of (slot, start)
+    context       (3, slots, 84, 84) uint8        the older frames of the first observations, oldest first, Zstandard
+    episodes/     one entry a game, in order of (slot, start):
+        slot, start, length     where its recorded steps stand
+        first_step              the game's own step at ``start``: not 0 where recording began in the middle of it
+        seed                    of the game: it and the actions since the game began determine it
+        return                  the sum of the recorded rewards
+        complete                it began and ended here, so ``return`` is its score
 
 Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance; outputs,
 what q_values are (``logits`` of a teacher that has a policy), and acting, how the teacher chose its actions
 (:mod:`.readouts`). The first line of the file names the format, the second the SHA-256 of what follows.
+
+In version 1 every slot began with a new game: there is no ``context`` and no ``first_step``, but ``number``, how many
+games the slot had finished, and ``seed`` is the slot's.
 """
 
 from __future__ import annotations
@@ -28,10 +37,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .atari import SIDE
+from .atari import SIDE, STACK
 from .readouts import Readout
 
-SCHEMA = "policy_distillation.teacher_dataset/1"
+VERSIONS = (1, 2)
+"""Those that can be read; the last is written."""
+SCHEMA = "policy_distillation.teacher_dataset/"
 USER_BLOCK = 512
 """Bytes before the HDF5 data: format and digest, in plain text."""
 CHUNK = 64
@@ -40,12 +51,13 @@ STEP_ARRAYS = {"q_values": "f4", "actions": "u1", "rewards": "f4", "terminations
 EPISODE_FIELDS = {
     "slot": "i4",
     "start": "i8",
+    "first_step": "i8",
     "length": "i8",
     "seed": "i8",
-    "number": "i8",
     "return": "f8",
     "complete": "b1",
 }
+EPISODE_FIELDS_1 = {**{name: kind for name, kind in EPISODE_FIELDS.items() if name != "first_step"}, "number": "i8"}
 ATTRIBUTES = ("game", "protocol", "action_ids", "part", "hours", "seed", "teacher", "settings", "provenance")
 
 
@@ -53,7 +65,7 @@ class DatasetError(ValueError):
     """A file that is no intact part of a teacher data set. The message is one line for the user."""
 
 
-def seal(path: Path) -> None:
+def seal(path: Path, version: int = VERSIONS[-1]) -> None:
     """Write the SHA-256 of all that follows into the file's first 512 bytes, which HDF5 leaves to the user.
 
     Whoever reads checks it first: libhdf5 itself may crash on a damaged file, or search it for ever. The digest shows
@@ -63,11 +75,11 @@ def seal(path: Path) -> None:
         file.seek(USER_BLOCK)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        file.write(f"{SCHEMA}\nsha256 {digest}\n".encode())
+        file.write(f"{SCHEMA}{version}\nsha256 {digest}\n".encode())
 
 
-def check_seal(path: Path) -> str:
-    """The digest in an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
+def check_seal(path: Path) -> tuple[int, str]:
+    """Version and digest of an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
     try:
         with open(path, "rb") as file:
             block = file.read(USER_BLOCK)
@@ -76,14 +88,16 @@ def check_seal(path: Path) -> str:
         raise DatasetError(f"{path}: no such file") from None
     except OSError as error:
         raise DatasetError(f"{path}: unreadable ({error.strerror})") from None
-    if not block.startswith(f"{SCHEMA}\n".encode()):
-        raise DatasetError(f"{path}: not a part of a teacher data set in the format {SCHEMA}")
-    if not block.startswith(f"{SCHEMA}\nsha256 {digest}\n".encode()):
-        raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
-    return digest
+    for version in VERSIONS:
+        if block.startswith(f"{SCHEMA}{version}\n".encode()):
+            if not block.startswith(f"{SCHEMA}{version}\nsha256 {digest}\n".encode()):
+                raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
+            return version, digest
+    formats = " or ".join(f"{SCHEMA}{version}" for version in VERSIONS)
+    raise DatasetError(f"{path}: not a part of a teacher data set in the format {formats}")
 
 
-def open_verified(path: Path) -> h5py.File:
+def open_verified(path: Path, version: int) -> h5py.File:
     """The file behind a part, if everything that is read of it later is laid out as this module says.
 
     Raises DatasetError for any other file; :func:`check_seal` comes first.
@@ -93,7 +107,7 @@ def open_verified(path: Path) -> h5py.File:
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
     try:
-        _verify(file, path.stat().st_size)
+        _verify(file, version, path.stat().st_size)
     except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
         file.close()
         text = str(error)[:200]
@@ -106,12 +120,8 @@ def read_readout(attributes: Mapping[str, Any]) -> Readout:
     return Readout(attributes.get("outputs", "q_values"), attributes.get("acting", "epsilon_greedy"))
 
 
-def _verify(file: h5py.File, size: int) -> None:
-    """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says.
-
-    Shapes alone prove nothing: HDF5 can declare terabytes in a few bytes. All but the frames lie in the file as they
-    are, so ``size``, the file's, bounds them, and they bound the frames.
-    """
+def _verify(file: h5py.File, version: int, size: int) -> None:
+    """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says."""
     attributes = file.attrs
     ids = np.asarray(attributes["action_ids"])
     _require(ids.ndim == 1 and ids.dtype.kind in "iu" and 0 < len(ids) <= 18, "action_ids", ids.shape)
@@ -125,27 +135,49 @@ def _verify(file: h5py.File, size: int) -> None:
         _require(isinstance(json.loads(attributes[name]), dict), name, attributes[name])
     _require("name" in json.loads(attributes["protocol"]), "protocol", attributes["protocol"])
     times, slots = _array(file, "actions").shape
+    _verify_arrays(file, version, size, times, slots, len(ids))
+    if version > 1:
+        _verify_beginnings(file, slots)
+    hours = int(attributes["hours"])
+    _require(0 < hours <= times and times % hours == 0, "hours", hours)
+
+
+def _verify_arrays(file: h5py.File, version: int, size: int, times: int, slots: int, actions: int) -> None:
+    """Shapes, types and how the arrays lie in the file.
+
+    Shapes alone prove nothing: HDF5 can declare terabytes in a few bytes. All but the frames lie in the file as they
+    are, so ``size``, the file's, bounds them, and they bound the frames.
+    """
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(STEP_ARRAYS, (times, slots))
-    shapes["q_values"] = (times, slots, len(ids))
-    shapes["frames"] = (times, slots, SIDE, SIDE)
-    types = STEP_ARRAYS | {"frames": "u1"}
+    shapes["q_values"] = (times, slots, actions)
+    types = dict(STEP_ARRAYS)
     games = _array(file, "episodes/complete").shape
     _require(len(games) == 1, "episodes/complete", games)
-    for name, dtype in EPISODE_FIELDS.items():
+    for name, dtype in (EPISODE_FIELDS if version > 1 else EPISODE_FIELDS_1).items():
         shapes[f"episodes/{name}"], types[f"episodes/{name}"] = games, dtype
+    images = {"frames": times, "context": STACK - 1} if version > 1 else {"frames": times}
+    for name, depth in images.items():
+        shapes[name], types[name] = (depth, slots, SIDE, SIDE), "u1"
     for name, shape in shapes.items():
         array, expected = _array(file, name), np.dtype(types[name])
         if array.shape != shape or array.dtype != expected:
             raise DatasetError(f"{name} is {array.shape} {array.dtype}, expected {shape} {expected}")
-        if name == "frames":
-            _require(array.chunks == (min(CHUNK, times), 1, SIDE, SIDE), "chunks of frames", array.chunks)
+        if name in images:
+            length = min(CHUNK, shape[0])
+            _require(array.chunks == (length, 1, SIDE, SIDE), f"chunks of {name}", array.chunks)
             stored = array.id.get_num_chunks()
-            _require(stored == -(-times // CHUNK) * slots, "number of chunks of frames", stored)
+            _require(stored == -(-shape[0] // length) * slots, f"number of chunks of {name}", stored)
         else:
             bytes_ = array.size * expected.itemsize
             _require(array.chunks is None and array.id.get_storage_size() == bytes_ <= size, f"size of {name}", bytes_)
-    hours = int(attributes["hours"])
-    _require(0 < hours <= times and times % hours == 0, "hours", hours)
+
+
+def _verify_beginnings(file: h5py.File, slots: int) -> None:
+    """Every slot has one game that recording began with, at some step of it."""
+    first = file["episodes/start"][...] == 0
+    _require((file["episodes/slot"][...][first] == np.arange(slots)).all(), "slots of the first games", first.sum())
+    steps = file["episodes/first_step"][...]
+    _require(((steps >= 0) & (steps < 2**24)).all(), "first_step", steps.min())
 
 
 def _array(file: h5py.File, name: str) -> h5py.Dataset:

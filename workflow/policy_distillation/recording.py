@@ -1,9 +1,14 @@
-"""Recording: a teacher plays, and one part of its data set is written (:mod:`.dataset_format`)."""
+"""Recording: a teacher plays, and a part of its data set is written (:mod:`.dataset_format`).
+
+A part is short beside a game: an hour of 54,000 steps over 40 emulators is 1,350 steps of each; games last thousands.
+So that it meets every stretch of a game as often as the teacher does, recording begins in the middle of games
+(:meth:`.play.Play.start_anywhere`). That costs one unrecorded game of every emulator, and half of one played again
+without the teacher: the fewer emulators, the less.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +18,13 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from .acting import rollout
-from .atari import SIDE, AtariVector
+from .atari import SIDE, STACK
 from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
 from .networks import Agent
+from .parts import Part
+from .play import Play, Transition
 from .protocols import PROTOCOLS
 from .training import provenance, select_device, stream
 
@@ -34,6 +40,9 @@ class Dataset:
     """Emulators that play in lockstep; must divide steps_per_hour."""
     epsilon: float
     """Probability of a random action (the paper: 0.05); a teacher whose policy is sampled takes none."""
+    warmup_steps: int = 0
+    """Most steps of the game that each emulator plays before recording begins somewhere in those games. With 0, it
+    begins with new games."""
 
 
 def dump_part(
@@ -60,18 +69,14 @@ def dump_part(
         raise DatasetError(
             f"{teacher_path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}"
         )
-    env = AtariVector(game, PROTOCOLS[protocol], "play", settings.envs, stream(seed, "dataset", game, part))
-    if list(teacher.actions.get(game, ())) != env.action_ids:
-        raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {env.action_ids}")
-    rng = np.random.default_rng(stream(seed, "exploration", game, part))
-    slots = settings.envs
-    times = settings.hours_per_part * settings.steps_per_hour // slots
-    arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
-    arrays["q_values"] = np.zeros((times, slots, len(env.action_ids)), np.float32)
+    play = Play(game, PROTOCOLS[protocol], settings.envs, stream(seed, "dataset", game, part))
+    if list(teacher.actions.get(game, ())) != play.env.action_ids:
+        raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {play.env.action_ids}")
+    play.start_anywhere(teacher, settings.epsilon, settings.warmup_steps)
     attributes = {
         "game": game,
         "protocol": json.dumps(asdict(PROTOCOLS[protocol])),
-        "action_ids": env.action_ids,
+        "action_ids": play.env.action_ids,
         "part": part,
         "hours": settings.hours_per_part,
         "seed": seed,
@@ -81,25 +86,43 @@ def dump_part(
         "settings": json.dumps(asdict(settings)),
         "provenance": json.dumps(provenance()),
     }
+    times = settings.hours_per_part * settings.steps_per_hour // settings.envs
+    record(play, teacher, settings.epsilon, times, path, attributes, driver, driven)
+    play.close()
+    with Part(path) as written:
+        print("\n".join(written.coverage().lines()))
+
+
+def record(
+    play: Play,
+    teacher: Agent,
+    epsilon: float,
+    times: int,
+    path: Path,
+    attributes: dict[str, Any],
+    driver: Agent | None = None,
+    driven: int = 0,
+) -> None:
+    """Write the next ``times`` steps of each slot as a part. Play goes on where it was, and stays where it ends."""
+    slots = len(play.steps)
+    arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
+    arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
+    episodes = _Episodes(play)
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
-            frames = file.create_dataset(
-                "frames",
-                (times, slots, SIDE, SIDE),
-                "u1",
-                chunks=(min(CHUNK, times), 1, SIDE, SIDE),
-                **hdf5plugin.Zstd(clevel=3),
-            )
+            frames = _frames(file, "frames", times, slots)
+            _frames(file, "context", STACK - 1, slots)[...] = play.observations[:, :-1].swapaxes(0, 1)
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
-            # Labels are for ever, so the teacher answers in float32.
-            play = rollout(teacher, env, settings.epsilon, rng, "float32", driver, driven)
-            for time, transition in zip(range(times), play, strict=False):
+            for time in range(times):
+                # Labels are for ever, so the teacher answers in float32.
+                transition = play.step(teacher, epsilon, "float32", driver, driven)
                 block[time % CHUNK] = transition.observations[:, -1]
                 arrays["q_values"][time] = transition.q_values
                 arrays["actions"][time] = transition.actions
                 arrays["rewards"][time] = transition.step.rewards
                 arrays["terminations"][time] = transition.step.terminations
                 arrays["truncations"][time] = transition.step.truncations
+                episodes.add(time, transition, play)
                 if (time + 1) % CHUNK == 0 or time + 1 == times:
                     first = time // CHUNK * CHUNK
                     frames[first : time + 1] = block[: time + 1 - first]
@@ -107,27 +130,45 @@ def dump_part(
                     print(f"step {(time + 1) * slots:>9,} of {times * slots:,}", flush=True)
             for name, values in arrays.items():
                 file[name] = values
-            for name, values in _episodes(arrays, env.seeds).items():
+            for name, values in episodes.table(arrays["rewards"]).items():
                 file[f"episodes/{name}"] = values
             file.attrs.update(attributes)
         seal(temporary)
-    env.close()
 
 
-def _episodes(arrays: Mapping[str, NDArray[Any]], seeds: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The table of games, the last of each slot cut by the end of the part unless it ended just there."""
-    ends = arrays["terminations"] | arrays["truncations"]
-    times, slots = ends.shape
-    rows = []
-    for slot in range(slots):
-        last = np.flatnonzero(ends[:, slot])
-        starts = [0, *(last + 1)]
-        stops = [*(last + 1), times]
-        for number, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-            if start < stop:
-                total = float(arrays["rewards"][start:stop, slot].sum(dtype=np.float64))
-                rows.append((slot, start, stop - start, seeds[slot], number, total, number < len(last)))
-    columns = zip(*rows, strict=True)
-    return {
-        name: np.array(column, dtype) for (name, dtype), column in zip(EPISODE_FIELDS.items(), columns, strict=True)
-    }
+def _frames(file: h5py.File, name: str, times: int, slots: int) -> h5py.Dataset:
+    shape, chunks = (times, slots, SIDE, SIDE), (min(CHUNK, times), 1, SIDE, SIDE)
+    return file.create_dataset(name, shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=3))
+
+
+class _Episodes:
+    """The table of games: of each, the stretch that was recorded."""
+
+    def __init__(self, play: Play) -> None:
+        """Of every slot, the game in progress: (slot, first time recorded, the game's step at that time, seed)."""
+        self._open = [(slot, 0, int(play.steps[slot]), int(play.seeds[slot])) for slot in range(len(play.steps))]
+        self._rows: list[dict[str, Any]] = []
+        self._times = 0
+
+    def add(self, time: int, transition: Transition, play: Play) -> None:
+        """After a step: close the games that ended with it; open those that began."""
+        self._times = time + 1
+        for slot in np.flatnonzero(transition.step.episode_ends).tolist():
+            self._close(slot, ended=True)
+            self._open[slot] = (slot, time + 1, 0, int(play.seeds[slot]))
+
+    def _close(self, number: int, ended: bool) -> None:
+        slot, start, first_step, seed = self._open[number]
+        if start < self._times:
+            row = {"slot": slot, "start": start, "first_step": first_step, "length": self._times - start, "seed": seed}
+            self._rows.append({**row, "complete": ended and first_step == 0})
+
+    def table(self, rewards: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The columns, in order of (slot, start); what is not over by now is cut."""
+        for number in range(len(self._open)):
+            self._close(number, ended=False)
+        rows = sorted(self._rows, key=lambda row: (row["slot"], row["start"]))
+        for row in rows:
+            earned = rewards[row["start"] : row["start"] + row["length"], row["slot"]]
+            row["return"] = float(earned.sum(dtype=np.float64))
+        return {name: np.array([row[name] for row in rows], dtype) for name, dtype in EPISODE_FIELDS.items()}

@@ -33,7 +33,9 @@ def joint_mb(grid: Grid, games: str, recipe: str) -> int:
 def student_mb(grid: Grid, games: str, recipe: str) -> int:
     """A distillation job: its windows, and one hour on its way in."""
     data, learning = grid.config["dataset"], grid.recipe(recipe)
-    hours = min(learning["window_hours"], data["parts"] * data["hours_per_part"]) * learning["data"]
+    hours = min(learning["window_hours"], data["parts"] * data["hours_per_part"])
+    if learning["data"] < 1:  # short runs of steps, each behind three frames of context (sliding_window.RUN)
+        hours *= min(1.0, learning["data"] * 11 / 8)
     steps = int(len(grid.games_in(games)) * hours + 1) * data["steps_per_hour"]
     return BASE_MB + int(steps * (FRAME_BYTES + 128) // 10**6)
 
