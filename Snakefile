@@ -23,6 +23,7 @@ include: "workflow/rules/results.smk"
 include: "workflow/rules/videos.smk"
 include: "workflow/rules/page.smk"
 include: "workflow/rules/reference_students.smk"
+include: "workflow/rules/exports.smk"
 
 
 # Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).

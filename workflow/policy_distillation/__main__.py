@@ -16,7 +16,9 @@ import tyro
 
 from .checkpoints import CheckpointError, load_agent, save_agent
 from .dataset_format import DatasetError
-from .evaluate import Evaluation, mean_return, play_episodes
+from .evaluate import Actor, Evaluation, mean_return, play_episodes
+from .exporting.command import export
+from .exporting.onnx import OnnxAgent
 from .files import strict_json
 from .importing.agents import describe, import_agent
 from .parts import Part
@@ -31,7 +33,7 @@ File = Annotated[Path, tyro.conf.Positional]
 
 
 def inspect(file: File) -> None:
-    """Say what an agent (.safetensors), part of a data set (.h5) or table (.csv) is, what made it, and if it is intact.
+    """Say what an agent (.safetensors or .onnx), part of a data set (.h5) or table (.csv) is, what made it, if intact.
 
     Args:
         file: the file to look into.
@@ -41,6 +43,8 @@ def inspect(file: File) -> None:
             description = part.describe()
     elif file.suffix == ".csv":
         description = describe_csv(file)
+    elif file.suffix == ".onnx":
+        description = OnnxAgent(file).metadata
     else:
         agent, metadata = load_agent(file)
         description = {**metadata, "parameters": agent.parameter_count}
@@ -62,7 +66,7 @@ def evaluate(
     """Let an agent play and print its mean return, its standard error and how the agent acted.
 
     Args:
-        agent: an agent's file.
+        agent: an agent's file, or one that was exported to ONNX.
         game: which of its games; all of them by default.
         protocol: how the emulator is driven; the one the agent was made under by default.
         episodes: games to play, a multiple of envs.
@@ -76,7 +80,12 @@ def evaluate(
     """
     prepare_process(seed, threads)
     place = select_device(device)
-    player, metadata = load_agent(agent, place)
+    player: Actor
+    if agent.suffix == ".onnx":
+        player = OnnxAgent(agent)
+        metadata = player.metadata
+    else:
+        player, metadata = load_agent(agent, place)
     for name in [game] if game else sorted(player.actions):
         if acting and name in player.readouts:
             player.readouts[name] = replace(player.readouts[name], acting=acting)
@@ -153,7 +162,14 @@ def import_(
 def main() -> None:
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"inspect": inspect, "evaluate": evaluate, "watch": watch, "record": record, "import": import_},
+            {
+                "inspect": inspect,
+                "evaluate": evaluate,
+                "watch": watch,
+                "record": record,
+                "import": import_,
+                "export": export,
+            },
             prog="policy_distillation",
         )
     except (CheckpointError, DatasetError, ValueError) as error:

@@ -16,17 +16,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from .acting import choose
 from .atari import AtariVector, Episode, action_ids
 from .checkpoints import save_agent
 from .networks import Agent, Precision
 from .protocols import PROTOCOLS
+from .readouts import Readout
 from .training import stream
 
 SLOTS_PER_SHARE = 16
@@ -50,8 +52,24 @@ class Evaluation:
     """Most steps that the teacher plays under ``starts: teacher``."""
 
 
+class Actor(Protocol):
+    """Who can be scored: an agent, or one that was exported."""
+
+    actions: dict[str, tuple[int, ...]]
+    readouts: dict[str, Readout]
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def q_values(
+        self, observations: NDArray[np.uint8], game: str, precision: Precision = "float32"
+    ) -> NDArray[np.float32]: ...
+
+    def frozen(self, precision: Precision) -> Actor: ...
+
+
 def play_episodes(
-    agent: Agent,
+    agent: Actor,
     game: str,
     protocol: str,
     evaluation: Evaluation,
@@ -70,10 +88,11 @@ def play_episodes(
         raise ValueError("starts: teacher needs a teacher")
     if evaluation.episodes % evaluation.envs:
         raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
-    for player in (agent, teacher) if teacher else (agent,):
+    players: list[Actor] = [agent, teacher] if teacher else [agent]
+    for player in players:
         check_actions(player, game, action_ids(game, PROTOCOLS[protocol]))
     threads = torch.get_num_threads()
-    on_cpu = next(agent.parameters()).device.type == "cpu"
+    on_cpu = agent.device.type == "cpu"
     shares = max(1, evaluation.envs // SLOTS_PER_SHARE) if on_cpu else 1
     slots, workers = np.array_split(np.arange(evaluation.envs), shares), min(threads, shares)
     agent, teacher = agent.frozen(precision), teacher.frozen(precision) if teacher else None
@@ -98,7 +117,7 @@ def play_episodes(
 
 
 def _play_slots(
-    agent: Agent,
+    agent: Actor,
     teacher: Agent | None,
     env: AtariVector,
     evaluation: Evaluation,
@@ -143,7 +162,7 @@ def _play_slots(
     return [episode for slot_episodes in done for episode in slot_episodes]
 
 
-def check_actions(agent: Agent, game: str, action_ids: list[int]) -> None:
+def check_actions(agent: Actor, game: str, action_ids: list[int]) -> None:
     if game not in agent.actions:
         raise ValueError(f"this agent does not play {game}; it plays {', '.join(sorted(agent.actions))}")
     if list(agent.actions[game]) != action_ids:

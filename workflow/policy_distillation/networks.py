@@ -242,6 +242,10 @@ class Agent(nn.Module):
         return frozen
 
     @property
+    def device(self) -> torch.device:
+        return self.hidden.weight.device
+
+    @property
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 

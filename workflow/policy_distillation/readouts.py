@@ -83,7 +83,7 @@ class Categorical(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Q-values (batch, actions) for (batch, actions * atoms), the atoms of one action beside each other."""
-        distributions = logits.reshape(len(logits), -1, len(self.atoms)).softmax(2)
+        distributions = logits.reshape(-1, logits.shape[1] // len(self.atoms), len(self.atoms)).softmax(2)
         values: Tensor = (distributions * self.atoms).sum(2)
         return values
 

@@ -1,0 +1,13 @@
+"""Agents and data sets for other people's tools.
+
+``onnx`` writes an agent of one game as an ONNX file and plays it, ``int8`` makes that four times smaller, ``libraries``
+writes the files of Stable-Baselines3 and CleanRL, ``hub`` a folder for the model hub, ``minari`` a data set for Minari,
+and ``deployment`` measures what all this costs and gains. ``command`` is the command line's ``export``. What each needs
+beyond the package itself is imported when it is used.
+"""
+
+from __future__ import annotations
+
+
+class ExportError(ValueError):
+    """Something that cannot be exported as asked. The message is one line for the user."""

@@ -1,0 +1,238 @@
+"""A folder for the model hub: weights, model card, scores and, where there is one, a video.
+
+The card follows what rl-baselines3-zoo, CleanRL and Sample Factory write: tags, and a model index with the metric
+``mean_reward``, by which the hub's leaderboards sort. To publish it is the user's own command:
+``hf upload USER/REPOSITORY FOLDER``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..checkpoints import read_metadata
+from ..evaluate import Evaluation, play_episodes
+from ..files import file_digest, strict_json
+from ..networks import EPSILON, Agent
+from ..protocols import Protocol
+from ..readouts import describe_acting
+from ..sidecar import read_sidecar, sidecar_path
+from ..statistics import stratified_bootstrap_interval
+from ..training import stream
+from . import ExportError
+from .environment import leaderboard_id
+
+ENVS = 16
+CARD = """
+# {title}
+
+{kind} that plays {games}: {parameters:,} parameters. Made by `policy-distillation`, an implementation of
+*Policy Distillation* ([Rusu et al., ICLR 2016](https://arxiv.org/abs/1511.06295)).
+
+| game | mean return ± deviation | 95% interval of the mean | episodes | acts | outputs |
+|---|---:|---:|---:|---|---|
+{rows}
+
+Protocol `{protocol}`: {protocol_facts}. {origin}
+
+```python
+from huggingface_hub import hf_hub_download
+from policy_distillation import load_agent
+
+agent, metadata = load_agent(hf_hub_download("{name}", "model.safetensors"))
+actions, _ = agent{single}.predict(observations)  # uint8 (batch, 4, 84, 84), the oldest frame first
+```
+
+`config.json` is what the weights' file says of itself: network, action ids, settings, seeds, software, and digests of
+the data and the teachers.
+"""
+
+
+@dataclass(frozen=True)
+class Score:
+    """An agent's games."""
+
+    game: str
+    returns: NDArray[np.float64]
+    played: str | None
+    """When, where that is known."""
+
+    def results(self) -> dict[str, Any]:
+        """What rl-baselines3-zoo's results.json holds."""
+        known = {} if self.played is None else {"eval_datetime": self.played}
+        return {
+            "mean_reward": float(self.returns.mean()),
+            "std_reward": float(self.returns.std()),
+            "is_deterministic": False,
+            "n_eval_episodes": len(self.returns),
+            **known,
+        }
+
+
+def export_hub(
+    path: Path,
+    folder: Path,
+    agent: Agent,
+    metadata: Mapping[str, Any],
+    scores: Sequence[Score],
+    replay: Path | None = None,
+    teachers: Sequence[Path] = (),
+    name: str | None = None,
+) -> None:
+    """Write README.md, config.json, model.safetensors, results.json and replay.mp4.
+
+    Args:
+        path: the agent's file, which is copied as it is.
+        scores: for each of its games, see :func:`find_scores` and :func:`play_scores`.
+        replay: an mp4.
+        teachers: the files of a student's teachers, to say where they came from.
+        name: USER/REPOSITORY on the hub.
+    """
+    from huggingface_hub import EvalResult, ModelCardData
+
+    if replay is not None and not replay.is_file():
+        raise ExportError(f"{replay}: no such file")
+    origins = [_origin(teacher, metadata) for teacher in teachers]
+    bases = [origin["hub"] for origin in [metadata.get("imported", {}), *origins] if "hub" in origin]
+    protocol = Protocol(**metadata["protocol"])
+    environments = {game: leaderboard_id(game, protocol) for game in agent.actions}
+    title = (name or f"{metadata['kind']}-{'-'.join(agent.actions)}").split("/")[-1]
+    data = ModelCardData(
+        library_name="policy-distillation",
+        pipeline_tag="reinforcement-learning",
+        tags=[*environments.values(), "deep-reinforcement-learning", "reinforcement-learning", "policy-distillation"],
+        base_model=bases or None,
+        model_name=title,
+        eval_results=[
+            EvalResult(
+                task_type="reinforcement-learning",
+                task_name="reinforcement-learning",
+                dataset_type=environments[score.game],
+                dataset_name=environments[score.game],
+                metric_type="mean_reward",
+                metric_name="mean_reward",
+                metric_value=f"{score.returns.mean():.2f} +/- {score.returns.std():.2f}",
+                verified=False,
+            )
+            for score in scores
+        ],
+    )
+    text = CARD.format(
+        title=title,
+        kind={"student": "A student", "imported": "An imported agent"}.get(metadata["kind"], "A teacher"),
+        games=", ".join(agent.actions),
+        parameters=agent.parameter_count,
+        rows="\n".join(_row(agent, score) for score in scores),
+        protocol=protocol.name,
+        protocol_facts=_facts(protocol),
+        origin=" ".join(_sentence(metadata, origins)),
+        name=name or "USER/REPOSITORY",
+        single="" if len(agent.actions) == 1 else f'.single("{next(iter(agent.actions))}")',
+    )
+    results = {score.game: score.results() for score in scores}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
+    (folder / "config.json").write_text(strict_json(dict(metadata), indent=1) + "\n", encoding="utf-8")
+    one = results[scores[0].game] if len(scores) == 1 else {"games": results}
+    (folder / "results.json").write_text(json.dumps(one, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(path, folder / "model.safetensors")
+    if replay is not None:
+        shutil.copyfile(replay, folder / "replay.mp4")
+
+
+def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None) -> list[Score]:
+    """The games that an agent has played: ``csv``, or what lies beside its file. Raises ExportError, SidecarError."""
+    games = list(metadata["actions"])
+    if csv is not None and len(games) > 1:
+        raise ExportError(f"{path} plays {len(games)} games; their scores must lie beside it, in scores/GAME.csv")
+    found = []
+    for game in games:
+        beside = [path.parent / "scores" / f"{game}.csv", *([path.parent / "scores.csv"] if len(games) == 1 else [])]
+        candidates = [csv] if csv else beside
+        file = next((file for file in candidates if file.is_file()), None)
+        if file is None:
+            raise ExportError(f"no scores of {game}: {', '.join(map(str, candidates))}; play some with --episodes 32")
+        if sidecar_path(file).exists():
+            scored = read_sidecar(file).get("agent", {}).get("digest")
+            if scored != metadata["digest"]:
+                raise ExportError(f"{file}: the scores of another agent")
+        frame = pd.read_csv(file)
+        if "return" not in frame or frame.empty:
+            raise ExportError(f"{file}: not the scores of an agent; expected a column 'return'")
+        found.append(Score(game, frame["return"].to_numpy(np.float64), None))
+    return found
+
+
+def play_scores(agent: Agent, protocol: str, episodes: int, seed: int = 0) -> list[Score]:
+    """Play ``episodes`` games, a multiple of 16, of each of an agent's games."""
+    scores = []
+    for game in agent.actions:
+        played = play_episodes(
+            agent, game, protocol, Evaluation(episodes, ENVS, EPSILON), stream(seed, "evaluation"), "float32"
+        )
+        returns = np.array([episode.episode_return for episode in played])
+        scores.append(Score(game, returns, datetime.datetime.now().isoformat(timespec="seconds")))
+    return scores
+
+
+def _origin(teacher: Path, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a student's teacher came from. Raises ExportError where it is another's."""
+    digest = file_digest(teacher) if teacher.is_file() else None
+    if digest not in metadata.get("teachers", {}).values():
+        raise ExportError(f"{teacher}: not a teacher of this agent, whose teachers are {metadata.get('teachers', {})}")
+    known = read_metadata(teacher)
+    return {
+        "games": known.get("games"),
+        "kind": known["kind"],
+        "commit": known.get("commit"),
+        **known.get("imported", {}),
+    }
+
+
+def _sentence(metadata: Mapping[str, Any], origins: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The teachers' origin, in words."""
+    sentences = []
+    for origin in [*([metadata["imported"]] if "imported" in metadata else []), *origins]:
+        subject = "Its teacher" if origin in origins else "It"
+        if "from" in origin:
+            place = f"`{origin['hub']}` at `{origin.get('revision')}`" if "hub" in origin else f"`{origin.get('path')}`"
+            sentences.append(f"{subject} was trained with {origin['from']}: {place}, SHA-256 `{origin['digest']}`.")
+        else:
+            sentences.append(
+                f"{subject} was trained by the same project ({origin['kind']}, commit {origin['commit']})."
+            )
+    for game, digest in metadata.get("teachers", {}).items():
+        sentences.append(f"Distilled from the teacher of {game} with SHA-256 `{digest}`.")
+    return sentences
+
+
+def _row(agent: Agent, score: Score) -> str:
+    low, high = stratified_bootstrap_interval([score.returns], lambda runs: float(np.mean(runs[0])))
+    readout = agent.readouts[score.game]
+    return (
+        f"| {score.game} | {score.returns.mean():,.1f} ± {score.returns.std():,.1f} | [{low:,.1f}, {high:,.1f}] | "
+        f"{len(score.returns)} | {describe_acting(readout, EPSILON)} | {readout.outputs} |"
+    )
+
+
+def _facts(protocol: Protocol) -> str:
+    """How the emulator is driven, in words."""
+    sticky = protocol.repeat_action_probability
+    return ", ".join(
+        [
+            f"sticky actions ({sticky:g})" if sticky else "no sticky actions",
+            f"0 to {protocol.noop_max} no-ops at the start" if protocol.noop_max else "no no-ops at the start",
+            *(["FIRE after a reset"] if protocol.fire_on_reset else []),
+            "all 18 actions" if protocol.full_action_space else "the game's minimal actions",
+            f"at most {protocol.max_episode_frames:,} frames",
+        ]
+    )
