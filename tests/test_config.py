@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from policy_distillation.checks import check_config
+from policy_distillation.checks import check_config, check_target
 from policy_distillation.config import ConfigError
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
@@ -232,3 +232,50 @@ def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
     check_config(config)
     assert Grid(config).progress_evaluation(32) == Grid(CONFIG).progress_evaluation(32)
     assert Grid(config).evaluation("pong") != Grid(CONFIG).evaluation("pong")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("students/pong/nope/dqn/seed0/agent.safetensors", "unknown recipe 'nope'; allowed: joint_dqn, kl, "),
+        ("students/pong/kl/nope/seed0/agent.safetensors", "unknown network 'nope'; allowed: dqn, multi10, "),
+        ("students/pongo/kl/dqn/seed0/progress.csv", "unknown game 'pongo'; allowed: adventure, "),
+        ("students/ALE/kl/dqn/seed0/progress.csv", "or a set of games: multi10, multi3"),
+        ("students/mspacman/kl/dqn/seed0/progress.csv", "unknown game 'mspacman'; allowed: ms_pacman"),
+        ("students/pong/kl/dqn/0/agent.safetensors", "unknown seed '0'; allowed: seed0, seed1, ..."),
+        ("students/multi3/kl/dqn/seed0/agent.safetensors", "dqn has no controllers for the 3 games of multi3"),
+        (
+            "students/multi3/kl/multi3/seed0/scores/breakout.csv",
+            "unknown game of that student 'breakout'; allowed: free",
+        ),
+        ("teachers/joust/seed0/agent.safetensors", "the game 'joust' is for two players"),
+        ("datasets/pongo/part0.h5", "unknown game 'pongo'"),
+        ("table_singletask.csv", "unknown experiment 'singletask'; allowed: compression, "),
+    ],
+)
+def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_target(Grid(CONFIG), f"results/{target}")
+    assert str(caught.value).startswith(f"results/{target}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "results/students/multi3/kl/multi3/seed12/scores/pong.csv",
+        "results/students/pong/kl_online/net3/seed0/agent.safetensors",
+        "results/datasets/pong/online/part3.h5",
+        "results/teachers/pong/seed1/progress.csv",
+        "results/table_single_task.md",
+        "results/figures/x.png",
+        "results/report.html",
+        "results",
+        "other/students/a/b/c/d",
+        "all",
+        "--quiet",
+    ],
+)
+def test_other_arguments_pass(target: str) -> None:
+    check_target(Grid(CONFIG), target)

@@ -5,6 +5,7 @@ Imports nothing heavy: every cluster job parses the workflow.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -78,35 +79,65 @@ def _check_recipes(grid: Grid) -> None:
 
 
 def _check_students(grid: Grid) -> None:
-    """Cells that cannot be: too few controllers, half of one emulator, snapshots that nobody keeps."""
-    networks, envs = grid.config["networks"], grid.config["dataset"]["envs"]
+    """Cells that cannot be."""
     for name, experiment in grid.config["experiments"].items():
-        where = f"experiments.{name}"
         for entry in experiment["games"]:
-            members = grid.games_in(entry)
             for network in experiment["networks"]:
-                if len(members) > 1 and "controller" not in networks[network]:
-                    fit = [key for key, sizes in networks.items() if "controller" in sizes]
-                    raise ConfigError(
-                        f"{where}.networks: {network} has no controllers for the {len(members)} games of {entry}; "
-                        f"allowed: {', '.join(fit)}"
-                    )
+                _check_controllers(grid, f"experiments.{name}.networks", entry, network)
             for recipe in experiment["recipes"]:
-                learning = grid.recipe(recipe)
-                if learning["driver"] == "mix" and envs < 2:
-                    raise ConfigError(
-                        f"{where}.recipes: {recipe} has the driver mix, which shares the emulators out between teacher "
-                        f"and student, and dataset.envs is {envs}; allowed: 2 or more"
-                    )
-                for game in members if learning["teacher"] == "online" else []:
-                    teacher = grid.teacher(game)
-                    source, snapshots = teacher["source"], teacher["snapshots"]
-                    if not (source == "train" or has_snapshots(source)) or not snapshots:
-                        raise ConfigError(
-                            f"{where}.recipes: {recipe} needs snapshots of a teacher that learns; for {game} "
-                            f"teacher.source is {source!r}, teacher.snapshots {snapshots}; allowed: train or a folder "
-                            f"of another library's snapshots, 1 or more"
-                        )
+                _check_learning(grid, f"experiments.{name}.recipes", entry, recipe)
+
+
+def _check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
+    networks, count = grid.config["networks"], len(grid.games_in(games))
+    if count > 1 and "controller" not in networks[network]:
+        fit = [key for key, sizes in networks.items() if "controller" in sizes]
+        raise ConfigError(
+            f"{where}: {network} has no controllers for the {count} games of {games}; allowed: {', '.join(fit)}"
+        )
+
+
+def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
+    """Half of one emulator, snapshots that nobody keeps."""
+    learning, envs = grid.recipe(recipe), grid.config["dataset"]["envs"]
+    if learning["driver"] == "mix" and envs < 2:
+        raise ConfigError(
+            f"{where}: {recipe} has the driver mix, which shares the emulators out between teacher and student, and "
+            f"dataset.envs is {envs}; allowed: 2 or more"
+        )
+    for game in grid.games_in(games) if learning["teacher"] == "online" else []:
+        teacher = grid.teacher(game)
+        source, snapshots = teacher["source"], teacher["snapshots"]
+        if not (source == "train" or has_snapshots(source)) or not snapshots:
+            raise ConfigError(
+                f"{where}: {recipe} needs snapshots of a teacher that learns; for {game} teacher.source is {source!r}, "
+                f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or more"
+            )
+
+
+def check_target(grid: Grid, target: str) -> None:
+    """Raise ConfigError where a path below the results names a game, recipe, network or experiment that there is not.
+
+    Snakemake would say that no rule makes it, or name a key that is missing. Other paths pass.
+    """
+    kind, *names = target.removeprefix(f"{grid.config['results']}/").split("/")
+    if not target.startswith(f"{grid.config['results']}/"):
+        return
+    if kind == "students" and len(names) > 3:
+        games, recipe, network, seed, *rest = names
+        _check_game(target, games, grid.config["game_sets"])
+        _known(target, recipe, grid.config["recipes"], "recipe")
+        _known(target, network, grid.config["networks"], "network")
+        if not re.fullmatch("seed[0-9]+", seed):
+            raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ...")
+        if rest[:1] == ["scores"]:
+            _known(target, rest[-1].removesuffix(".csv"), grid.games_in(games), "game of that student")
+        _check_controllers(grid, target, games, network)
+        _check_learning(grid, target, games, recipe)
+    elif kind in ("teachers", "datasets") and names:
+        _check_game(target, names[0])
+    elif match := re.fullmatch(r"(table|aggregates)_(.+)\.(csv|md|tex|html)", kind):
+        _known(target, match[2], grid.config["experiments"], "experiment")
 
 
 def _teachers(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ os.environ |= {"PYTHONPATH": PACKAGE}
 
 from policy_distillation import resources
 from policy_distillation.cells import against, beside_teachers, distilled, results_of, scored, variant, variants
-from policy_distillation.checks import check_config
+from policy_distillation.checks import check_config, check_target
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
@@ -49,6 +49,8 @@ try:
     grid = Grid(config)
     check_config(config)
     check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
+    for argument in sys.argv[1:] if command else []:
+        check_target(grid, argument)
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
 
