@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -12,21 +11,7 @@ import yte
 from conftest import ROOT, Checkout
 
 SITE = ("SBATCH_ACCOUNT", "SBATCH_PARTITION", "GPU_PARTITION", "GPU_MODEL", "STUDENTS_PER_GPU")
-# snakemake-executor-plugin-kubernetes 0.5.1, snakemake-storage-plugin-s3 0.3.6
-KUBERNETES = {
-    *("kubernetes-namespace", "kubernetes-cpu-scalar", "kubernetes-service-account-name", "kubernetes-privileged"),
-    "kubernetes-persistent-volumes",
-}
-
-
-def slurm(monkeypatch: pytest.MonkeyPatch, **site: str) -> dict[str, Any]:
-    for name in SITE:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in site.items():
-        monkeypatch.setenv(name, value)
-    with open(ROOT / "profiles/slurm/config.yaml") as file:
-        profile: dict[str, Any] = yte.process_yaml(file, require_use_yte=True)
-    return profile
+STUDENT = "results/students/pong/kl/dqn/seed0"
 
 
 @pytest.mark.parametrize(
@@ -53,53 +38,60 @@ def test_all_cores_unless_a_profile_of_ones_own_says_how_many(
     assert options["rerun-triggers"] == ["mtime", "params", "input"]
 
 
-def gpu_rules() -> set[str]:
-    text = "\n".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk")))
-    rules = re.split(r"^rule (\w+):", text, flags=re.M)
-    return {
-        name for name, body in zip(rules[1::2], rules[2::2], strict=True) if re.search(r"^        gpu=1,", body, re.M)
-    }
+def asked(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, **site: str) -> dict[str, dict[str, str]]:
+    """What a job of each rule asks of Slurm, as Snakemake plans it on a site."""
+    for name in SITE:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in site.items():
+        monkeypatch.setenv(name, value)
+    plan = checkout.snakemake("-n", "--profile", "slurm", f"{STUDENT}/scores/pong.csv")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    jobs = re.findall(r"^ *rule (\w+):.*?resources: (.*?)$", plan.stdout, re.M | re.S)
+    return {rule: dict(entry.split("=", 1) for entry in resources.split(", ")) for rule, resources in jobs}
 
 
-def test_without_a_site_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = slurm(monkeypatch)
-    assert set(profile["default-resources"]) == {"slurm_extra"}
-    assert "set-resources" not in profile  # an empty one is refused by Snakemake
-    assert "groups" not in profile
-    assert profile["slurm-status-command"] == "squeue"
-    assert profile["retries"] >= 2
-    assert profile["keep-going"] is profile["slurm-keep-successful-logs"] is profile["slurm-requeue"] is True
-
-
-def test_the_site_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = slurm(monkeypatch, SBATCH_ACCOUNT="123", SBATCH_PARTITION="all", GPU_PARTITION="max", GPU_MODEL="a100")
-    # Quoted, since Snakemake would take them for Python: a number, and two of its functions.
-    assert profile["default-resources"]["slurm_account"] == "'123'"
-    assert profile["default-resources"]["slurm_partition"] == "'all'"
-    assert set(profile["set-resources"]) == gpu_rules()
-    for resources in profile["set-resources"].values():
-        assert resources == {"slurm_partition": "'max'", "gpu_model": "'a100'"}
-
-
-def test_packing_asks_for_one_gpu_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = slurm(monkeypatch, STUDENTS_PER_GPU="4", GPU_PARTITION="gpu", GPU_MODEL="a100")
-    assert profile["group-components"] == {profile["groups"]["distill_student"]: 4}
-    student = profile["set-resources"]["distill_student"]
-    assert student == {"gpu": 0, "gres": "'gpu:a100:1'", "slurm_partition": "'gpu'"}
-    assert profile["set-resources"]["train_teacher"] == {"slurm_partition": "'gpu'", "gpu_model": "'a100'"}
+LEARNING, PLAYING = ("train_teacher", "distill_student"), ("dump_dataset", "evaluate_agent")
 
 
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
-def test_every_key_of_the_kubernetes_profile_is_known(checkout: Checkout) -> None:
-    profile = yaml.safe_load((ROOT / "profiles/kubernetes/config.yaml").read_text())
+def test_jobs_ask_for_what_they_need_and_a_site_names_where_it_is(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = asked(checkout, monkeypatch)
+    for rule in LEARNING:
+        assert nowhere[rule]["gpu"] == "1"
+        assert int(nowhere[rule]["runtime"]) <= 1440
+    for rule in PLAYING:
+        assert "gpu" not in nowhere[rule]
+    for resources in nowhere.values():
+        assert not {"slurm_partition", "slurm_account", "gpu_model", "gres"} & resources.keys()
+        assert resources["slurm_extra"] == "--signal=TERM@120"
+    # Names that Snakemake would take for Python: a number, and two of its functions.
+    site = {"SBATCH_ACCOUNT": "123", "SBATCH_PARTITION": "all", "GPU_PARTITION": "max", "GPU_MODEL": "a100"}
+    somewhere = asked(checkout, monkeypatch, **site)
+    for rule in (*LEARNING, *PLAYING):
+        assert somewhere[rule]["slurm_account"] == "123"
+        assert somewhere[rule]["slurm_partition"] == ("max" if rule in LEARNING else "all")
+        assert somewhere[rule].get("gpu_model") == ("a100" if rule in LEARNING else None)
+        assert somewhere[rule]["mem_mb"] == nowhere[rule]["mem_mb"]
+    packed = asked(checkout, monkeypatch, STUDENTS_PER_GPU="4", GPU_PARTITION="gpu", GPU_MODEL="a100")
+    # A group adds up its members' GPUs, but not their gres.
+    student = packed["distill_student"]
+    assert (student["gpu"], student["gres"], student["slurm_partition"]) == ("0", "gpu:a100:1", "gpu")
+    assert (packed["train_teacher"]["gpu"], packed["train_teacher"]["gpu_model"]) == ("1", "a100")
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_every_key_of_a_profile_is_an_option_of_snakemake(checkout: Checkout) -> None:
+    """Those of plugins that are not installed here begin with the plugin's name."""
     options = set(re.findall(r"--([a-z][a-z0-9-]+)", checkout.snakemake("--help").stdout))
-    unknown = set(profile) - options - KUBERNETES
-    assert not unknown
-    assert profile["executor"] == "kubernetes"
-    assert profile["default-resources"]["gpu_manufacturer"] == "nvidia"
-    for key in ("container-image", "default-storage-prefix"):
-        assert re.search(r"\$(IMAGE|BUCKET)\b", profile[key])
+    for path in sorted(ROOT.glob("profiles/*/config.yaml")):
+        profile = yaml.safe_load(path.read_text())
+        keys = {re.sub(r"^\?.*", "", key) for key in profile} - {"", "__use_yte__", "__definitions__"}
+        assert keys
+        assert not {key for key in keys - options if not key.startswith(f"{profile.get('executor')}-")}, path
 
 
 def test_clusters_page_names_files_that_exist() -> None:

@@ -380,14 +380,25 @@ def test_a_finished_run_has_nothing_to_do(finished: Checkout) -> None:
     assert planned(finished.snakemake("-n", *SMOKE, "--", "all").stdout) == {}
 
 
-def test_an_added_space_reruns_nothing(finished: Checkout) -> None:
-    rule = finished.folder / "workflow/rules/teachers.smk"
-    original = rule.read_text()
-    rule.write_text(original.replace("threads:", "threads:  "))
+def test_edited_code_reruns_nothing(finished: Checkout) -> None:
+    """Days of training are not thrown away for a comment; who wants it anew says --forcerun."""
+    script, rule = (
+        finished.folder / "workflow/scripts/train_teacher.py",
+        finished.folder / "workflow/rules/datasets.smk",
+    )
+    originals = {path: path.read_text() for path in (script, rule)}
+    edited = script.read_text().replace("prepare_process(seed,", "prepare_process(seed + 1,")
+    listed = rule.read_text().replace("threads: config", "threads: 1 * config")
+    assert (edited, listed) != tuple(originals.values())
     try:
+        script.write_text(edited)
+        rule.write_text(listed)
         assert planned(finished.snakemake("-n", *SMOKE, "--", "all").stdout) == {}
+        triggers = ("--rerun-triggers", "code", "mtime", "params", "input")
+        assert planned(finished.snakemake("-n", *SMOKE, *triggers, "--", "all").stdout)["train_teacher"] > 0
     finally:
-        rule.write_text(original)
+        for path, text in originals.items():
+            path.write_text(text)
 
 
 def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:

@@ -20,6 +20,7 @@ from .evaluate import Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
 from .exporting.onnx import OnnxAgent
 from .files import strict_json
+from .games import game_name
 from .importing.agents import describe, import_agent
 from .parts import Part
 from .protocols import ProtocolName
@@ -86,7 +87,7 @@ def evaluate(
         metadata = player.metadata
     else:
         player, metadata = load_agent(agent, place)
-    for name in [game] if game else sorted(player.actions):
+    for name in [game_name(game)] if game else sorted(player.actions):
         if acting and name in player.readouts:
             player.readouts[name] = replace(player.readouts[name], acting=acting)
         played = play_episodes(
@@ -127,7 +128,7 @@ def import_(
         file: what Stable-Baselines3, sb3-contrib, CleanRL, Dopamine (JAX), tianshou, pfrl, Kaixhin's Rainbow or
             atari-agents saved, or any file of tensors with a mapping; a folder of snapshots, of which the newest is
             read; with --revision a repository on the model hub, such as sb3/dqn-PongNoFrameskip-v4.
-        game: the game it plays, as ale-py spells it.
+        game: the game it plays: pong, or as Gymnasium spells it, such as ALE/Pong-v5.
         library: who saved it; guessed by default.
         mapping: a YAML file that describes the network (docs/importing.md).
         input_divisor: what pixels were divided by before the first layer, where the file does not tell: 255, or 1.
@@ -151,7 +152,7 @@ def import_(
     }
     source = {key: value for key, value in source.items() if value is not None}
     check_import({"from": "any library", **source})
-    agent, metadata = import_agent(source, game, protocol)
+    agent, metadata = import_agent(source, game_name(game), protocol)
     save_agent(output, agent, {**metadata, "provenance": provenance()})
     print(describe(agent, metadata))
     print(f"{'written to':<10} {output}")
