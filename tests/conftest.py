@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import debian
 import hypothesis
 import pytest
 
@@ -27,10 +28,7 @@ def need_program(program: str, package: str) -> None:
         return
     if os.environ.get("BROWSER_TESTS") != "required":
         pytest.skip(f"{program} is missing (Debian: {package}); BROWSER_TESTS=required installs it")
-    for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
-        subprocess.run(
-            ["apt-get", "-qq", *command], check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        )
+    debian.install(package)
 
 
 class Checkout:

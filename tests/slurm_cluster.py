@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import debian
+
 GPUS, CPUS, MEMORY_MB = 4, 8, 32_000
 NAME = "policydistillation"
 CONFIGURATION = Path("/etc/slurm")  # compiled in; SLURM_CONF does not survive the executor's job step
@@ -101,13 +103,10 @@ def running_cluster() -> Iterator[None]:
 def _install() -> None:
     if all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
         return
-    if shutil.which("apt-get") is None:
-        raise Unavailable(f"needs {' and '.join(PACKAGES)}, and there is no apt-get to install them with")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Unavailable(f"apt-get {command[0]} failed: {done.stderr.strip()[-300:]}")
+    try:
+        debian.install(*PACKAGES)
+    except RuntimeError as error:
+        raise Unavailable(f"needs {' and '.join(PACKAGES)}: {error}") from None
 
 
 def _configure() -> None:

@@ -173,7 +173,7 @@ def test_a_file_that_is_no_figure_is_refused(tmp_path: Path) -> None:
 # In a browser
 
 LOOK = """Promise.all([...document.querySelectorAll("video")].map(video => video.readyState >= 2 ||
-  new Promise(done => { video.onloadeddata = video.onerror = done })))
+  new Promise(done => { video.onloadeddata = video.onerror = done; setTimeout(done, 60000) })))
   .then(() => ({
     scrolls: document.documentElement.scrollWidth > innerWidth,
     title: document.title,
