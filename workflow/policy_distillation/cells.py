@@ -85,6 +85,12 @@ def against(grid: Grid, experiment: Experiment) -> dict[str, dict[str, Any]]:
     return {}
 
 
+def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
+    """The cells of an experiment's first seed that play a game."""
+    playing = [cell for name, cell in scored(grid, experiment) if name == game]
+    return [cell for cell in playing if cell.seed == experiment["seeds"][0]]
+
+
 def results_of(grid: Grid, names: Iterable[str]) -> Iterator[str]:
     """What experiments ask for."""
     for name in names:

@@ -12,7 +12,16 @@ sys.path.insert(0, PACKAGE)
 os.environ |= {"PYTHONPATH": PACKAGE}
 
 from policy_distillation import resources
-from policy_distillation.cells import against, beside_teachers, distilled, results_of, scored, variant, variants
+from policy_distillation.cells import (
+    against,
+    beside_teachers,
+    distilled,
+    filmed,
+    results_of,
+    scored,
+    variant,
+    variants,
+)
 from policy_distillation.checks import check_config, check_target
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError

@@ -1,10 +1,8 @@
 # One page with all of it, to be opened in a browser or sent to somebody: <results>/index.html
 
 
-def films(experiment):
-    """The videos that an experiment has."""
-    folder = Path(config["results"]) / "videos" / experiment
-    return [f"<results>/videos/{experiment}/{film.name}" for film in sorted(folder.glob("*.mp4"))]
+# The videos that there are.
+FILMS = {name: sorted(Path(config["results"]).glob(f"videos/{name}/*.mp4")) for name in config["experiments"]}
 
 
 rule page:
@@ -16,7 +14,7 @@ rule page:
             ["<results>/figures/teacher_curves.svg"] if any(grid.teacher_curve(game) for game in grid.games) else []
         ),
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
-        videos=[film for name in config["experiments"] for film in films(name)],
+        videos=[f"<results>/videos/{name}/{film.name}" for name, films in FILMS.items() for film in films],
         template=str(shipped("workflow/report/page.html")),
     output:
         report("<results>/index.html", category="page"),
@@ -32,7 +30,7 @@ rule page:
                 "title": entry["title"],
                 "variants": variants(entry),
                 "cells": [(game, variant(entry, cell), cell[1:]) for game, cell in scored(grid, entry)],
-                "videos": len(films(name)),
+                "videos": len(FILMS[name]),
             }
             for name, entry in config["experiments"].items()
         ],

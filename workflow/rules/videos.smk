@@ -2,16 +2,10 @@
 # No part of `all`; the page shows those that there are.
 
 
-def filmed(wildcards):
-    """The cells of an experiment's first seed that play a game."""
-    first = experiment(wildcards)["seeds"][0]
-    return [cell for game, cell in scored(grid, experiment(wildcards)) if game == wildcards.game and cell.seed == first]
-
-
 rule video:
     input:
         teacher=lambda wc: grid.teacher_agent(wc.game),
-        students=lambda wc: [cell.agent for cell in filmed(wc)],
+        students=lambda wc: [cell.agent for cell in filmed(grid, experiment(wc), wc.game)],
     output:
         video="<results>/videos/{experiment}/{game}.mp4",
         sidecar="<results>/videos/{experiment}/{game}.mp4.json",
@@ -25,7 +19,10 @@ rule video:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 60 * attempt),
     params:
-        titles=lambda wc: ["Teacher", *(variant(experiment(wc), cell) for cell in filmed(wc))],
+        titles=lambda wc: [
+            "Teacher",
+            *(variant(experiment(wc), cell) for cell in filmed(grid, experiment(wc), wc.game)),
+        ],
         epsilon=config["evaluation"]["epsilon"],
         seed=config["evaluation"]["seed"],
         protocol=config["protocol"],
