@@ -683,3 +683,33 @@ def test_distillation_on_the_gpu_equals_that_on_the_cpu(make, tmp_path, no_play)
         torch.testing.assert_close(gpu[name], tensor, rtol=1e-3, atol=1e-4)
     losses = [curve(tmp_path / device)["loss"].tolist() for device in ("cpu", "cuda")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_captured_updates_of_two_games_with_averaging_equal_the_cpus(make, tmp_path, no_play, live):
+    """One graph a game, which share the student and its optimiser; the average is taken outside them."""
+    recipe = replace(RECIPE, optimizer="rmsprop", optimizer_epsilon=0.01, averaging=0.9, updates_per_hour=8)
+    parts = {"breakout": [make("one")], "freeway": [make("two", seed=1, game="freeway", action_ids=(0, 2, 5))]}
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        cpu, gpu = (tensors(run(parts, tmp_path / device, recipe, device=device)) for device in ("cpu", "cuda"))
+    for name, tensor in cpu.items():
+        torch.testing.assert_close(gpu[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "muon"])
+def test_a_run_moves_from_gpu_to_cpu_and_back(make, tmp_path, capsys, no_play, optimizer):
+    recipe = replace(RECIPE, optimizer=optimizer, optimizer_epsilon=0.01)
+    parts = {"breakout": [make("part0"), make("part1", seed=1)]}
+    whole = tensors(run(parts, tmp_path / "whole", recipe))
+    assert interrupted_at(11, parts, tmp_path / "moved", recipe, device="cuda") == 143
+    assert interrupted_at(21, parts, tmp_path / "moved", recipe, device="cpu") == 143
+    moved = tensors(run(parts, tmp_path / "moved", recipe, device="cuda"))
+    output = capsys.readouterr().out
+    assert "resuming at update 11 of 30" in output
+    assert "resuming at update 21 of 30" in output
+    assert "afresh" not in output
+    for name, tensor in whole.items():
+        torch.testing.assert_close(moved[name], tensor, rtol=1e-2, atol=1e-3)
