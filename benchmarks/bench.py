@@ -36,6 +36,7 @@ from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
+from policy_distillation.openmp import SPIN_COUNTS
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.progress import Progress
 from policy_distillation.protocols import PROTOCOLS
@@ -56,7 +57,7 @@ DISTILL_BATCH = 128
 EVALUATION_ENVS = 16
 DQN_NETWORK = Network((32, 64, 64), 512)
 PQN_NETWORK = Network((32, 64, 64), 512, layer_norm=True)
-SPIN = {"pqn": "30000", "dqn": "30000", "dump": "1000", "evaluate": "1000"}  # as the scripts set it; pieces go without
+WORK = {"pqn": "train", "dqn": "train", "dump": "play", "evaluate": "play"}  # as the scripts say; pieces go without
 EVALUATION = Evaluation(EVALUATION_ENVS * 1_000_000, EVALUATION_ENVS, 0.05)
 
 DQN = dqn.DQN(
@@ -402,7 +403,7 @@ def contestants(names: list[str], folder: Path) -> Iterator[dict[str, subprocess
         for name in names:
             command = [sys.executable, __file__, "--contestant", name, "--folder", str(folder)]
             log = open(folder / f"{name}.log", "w")  # noqa: SIM115 - the child keeps it
-            environment = os.environ | ({"GOMP_SPINCOUNT": SPIN[name]} if name in SPIN else {})
+            environment = os.environ | ({"GOMP_SPINCOUNT": str(SPIN_COUNTS[WORK[name]])} if name in WORK else {})
             processes[name] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )

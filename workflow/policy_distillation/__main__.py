@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-# Idle OpenMP threads wait by spinning, on the cores that the emulators want. Read when torch loads.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from . import openmp
+
+openmp.set_waiting("play")  # before torch is loaded
 
 import numpy as np
 import tyro
