@@ -49,12 +49,11 @@ def recognise(content: Content, actions: int, library: str | None = None) -> Rec
     for name in [library] if library else LIBRARIES:
         for declaration in LIBRARIES[name].declarations:
             first = f"{declaration.convolutions[0].key}.{WEIGHT[declaration.layout]}"
-            prefixes = wrappers_of(tensors, first)
-            for prefix in prefixes or [""]:
-                inside = unwrapped(tensors, prefix)
+            for prefix in wrappers_of(tensors, first) or [""]:
+                inside, candidate = unwrapped(tensors, prefix), declaration
                 if declaration.shapes(1).keys() <= inside.keys():
-                    declaration = resolve_support(declaration, inside, content)
-                fits.append((_fit(declaration, inside, actions), name, declaration, inside, prefix))
+                    candidate = resolve_support(declaration, inside, content)
+                fits.append((_fit(candidate, inside, actions), name, candidate, inside, prefix))
     best, name, declaration, inside, prefix = max(fits, key=lambda fit: fit[0])
     if best[1] == 0:
         have = ", ".join(sorted(content.tensors)[:4]) or "no tensors at all"
@@ -94,11 +93,8 @@ def resolve_support(declaration: Declaration, tensors: Tensors, content: Content
         if head.support_key in tensors:
             support, origin = _evenly_spaced(head.support_key, tensors[head.support_key]), "in the file"
         elif head.support_settings is not None and None not in settings:
-            lowest, highest, atoms = settings
-            support, origin = (
-                Support(float(lowest or 0), float(highest or 0), int(atoms or 0)),
-                "in the file's settings",
-            )
+            lowest, highest, atoms = (value or 0.0 for value in settings)
+            support, origin = Support(lowest, highest, int(atoms)), "in the file's settings"
         elif head.support is not None:
             support, origin = head.support, "NOT in the file: assumed, as is usual"
         else:
