@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -24,13 +25,13 @@ from policy_distillation import students as module
 from policy_distillation.atari import Episode
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
-from policy_distillation.distill import Recipe
+from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import schedule_factor
 from policy_distillation.parts import Part
 from policy_distillation.protocols import PROTOCOLS
-from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.recording import Dataset, dump_part, record
 from policy_distillation.run import Machine
 from policy_distillation.sliding_window import Window
 from policy_distillation.training import seed_weights
@@ -562,38 +563,64 @@ def test_other_settings_or_data_start_afresh(make, tmp_path, capsys, no_play):
 
 @pytest.fixture
 def hours(monkeypatch):
-    """The hours that students drove: (teacher, driver's weights, slots it drove, file)."""
+    """The hours that students drove: driver, its weights, slots it drove, emulators, and the part's steps and ends."""
     log = []
 
-    def noted(teacher, game, protocol, part, settings, seed, path, device, driver, driven):
+    def noted(play, teacher, settings, path, attributes, driver, driven):
         weights = {name: tensor.clone() for name, tensor in driver.state_dict().items()}
-        log.append((teacher, weights, driven, path, seed))
-        dump_part(teacher, game, protocol, part, settings, seed, path, device, driver, driven)
+        record(play, teacher, settings, path, attributes, driver, driven)
+        with Part(path) as part:
+            ends = part.read("terminations", 0, part.times) | part.read("truncations", 0, part.times)
+            log.append(SimpleNamespace(**locals()))
 
-    monkeypatch.setattr(hours_module, "dump_part", noted)
+    monkeypatch.setattr(hours_module, "record", noted)
     return log
 
 
+@pytest.fixture
+def driving(base, make):
+    """A part and its teacher; a student that drives begins in the middle of games."""
+    play = Dataset(HOURS, TIMES * SLOTS // HOURS, SLOTS, epsilon=0.5, warmup_steps=40)
+    return {"breakout": [make("train", settings=json.dumps(asdict(play)))]}, {
+        "breakout": base.parent / "agent.safetensors"
+    }
+
+
 @pytest.mark.parametrize(("driver", "driven"), [("student", SLOTS), ("mix", SLOTS // 2)])
-def test_a_student_drives_hour_by_hour(base, make, tmp_path, hours, windows, live, no_play, driver, driven):
-    teachers = {"breakout": base.parent / "agent.safetensors"}
-    recipe = replace(RECIPE, driver=driver)
-    run({"breakout": [make("train")]}, tmp_path / "run", recipe, teachers=teachers)
-    assert [(teacher, slots) for teacher, _, slots, _, _ in hours] == [(teachers["breakout"], driven)] * HOURS
-    assert len({seed for *_, seed in hours}) == HOURS
-    seed_weights(1, "student")
-    start = Agent(TINY, {"breakout": [0, 1, 3, 4]})
-    assert torch.equal(hours[0][1]["conv1.weight"], start.conv1.weight)  # the first hour: untrained
-    assert not torch.equal(hours[1][1]["conv1.weight"], hours[2][1]["conv1.weight"])
+def test_a_student_drives_hour_by_hour(driving, tmp_path, hours, windows, monkeypatch, no_play, driver, driven):
+    students = []
+
+    class Noted(Student):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            students.append(self)
+
+    monkeypatch.setattr(module, "Student", Noted)
+    parts, teachers = driving
+    run(parts, tmp_path / "run", replace(RECIPE, driver=driver, averaging=0.8), teachers=teachers)
     pushes = [event[2:] for event in windows.log if event[0] == "push"]
-    assert pushes == [(f"hour-breakout-{hour}", 0) for hour in range(HOURS)]
+    assert pushes == [("train", 0), ("hour-breakout-1", 0), ("hour-breakout-2", 0)]  # first what the teacher recorded
+    assert [hour.driven for hour in hours] == [driven] * (HOURS - 1)
+    assert all(hour.driver is students[0].average for hour in hours)  # what is scored
+    assert students[0].average is not students[0].agent
+    assert not torch.equal(hours[0].weights["conv1.weight"], hours[1].weights["conv1.weight"])
     assert not (tmp_path / "run/state").exists()
 
 
+def test_a_driving_students_games_go_on_from_hour_to_hour(driving, tmp_path, hours, no_play):
+    parts, teachers = driving
+    run(parts, tmp_path / "run", replace(RECIPE, driver="student"), teachers=teachers)
+    first, second = hours
+    assert first.part.steps[0].all()  # in the middle of games, not all at the same step
+    assert len(set(first.part.steps[0].tolist())) == SLOTS
+    np.testing.assert_array_equal(second.part.steps[0], np.where(first.ends[-1], 0, first.part.steps[-1] + 1))
+    assert second.part.steps[0].any()
+
+
 @pytest.mark.parametrize("update", [2, 5, 8, 14])
-def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(base, make, tmp_path, no_play, update):
-    teachers = {"breakout": base.parent / "agent.safetensors"}
-    recipe, parts = replace(RECIPE, driver="student"), {"breakout": [make("train")]}
+def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(driving, tmp_path, no_play, update):
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student")
     run(parts, tmp_path / "whole", recipe, teachers=teachers)
     assert interrupted_at(update, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
     kept = {int(path.stem.rsplit("-", 1)[1]) for path in (tmp_path / "stopped/state").glob("hour-*.h5")}
@@ -602,13 +629,34 @@ def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(base, mak
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_hours_driven_under_other_settings_are_forgotten(base, make, tmp_path, hours, no_play):
-    teachers = {"breakout": base.parent / "agent.safetensors"}
-    recipe, parts = replace(RECIPE, driver="student"), {"breakout": [make("train")]}
+def test_hours_that_were_played_after_the_state_are_played_again(driving, tmp_path, hours, no_play):
+    """Killed in the third hour, with the state of the second: the emulators go on from where that state left them."""
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="mix")
+    run(parts, tmp_path / "whole", recipe, teachers=teachers)
+    assert interrupted_at(8, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
+    hour = tmp_path / "stopped/state/hour-breakout-1.h5"
+    shutil.copy(hour, hour.with_name("hour-breakout-2.h5"))
+    run(parts, tmp_path / "stopped", recipe, teachers=teachers)
+    assert [note.path.stem for note in hours] == [f"hour-breakout-{number}" for number in (1, 2, 1, 2)]
+    assert hours[3].part.digest == hours[1].part.digest
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_hours_driven_under_other_settings_are_forgotten(driving, tmp_path, hours, no_play):
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student")
     assert interrupted_at(7, parts, tmp_path / "run", recipe, teachers=teachers) == 143
-    assert len(hours) == 2
+    assert len(hours) == 1
     run(parts, tmp_path / "run", replace(recipe, learning_rate=2e-3), teachers=teachers)
-    assert len(hours) == 2 + HOURS
+    assert len(hours) == 1 + HOURS - 1
+
+
+def test_one_emulator_is_not_shared(tmp_path):
+    recorded = SimpleNamespace(first={"breakout": SimpleNamespace(slots=1, path="part0.h5")})
+    with pytest.raises(DatasetError, match=r"part0\.h5: one emulator cannot be shared"):
+        hours_module.DrivenHours(recorded, None, 0.5, {}, tmp_path, 0, "cpu")
+    hours_module.DrivenHours(recorded, None, 1.0, {}, tmp_path, 0, "cpu")
 
 
 def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypatch, live, no_play):

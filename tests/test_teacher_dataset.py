@@ -25,8 +25,9 @@ from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetEr
 from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
+from policy_distillation.play import Play
 from policy_distillation.protocols import PROTOCOLS
-from policy_distillation.recording import Dataset, dump_part
+from policy_distillation.recording import Dataset, dump_part, record
 from policy_distillation.sliding_window import Window
 
 torch.set_num_threads(1)  # tiny networks; beside another job, OpenMP's spinning threads cost ten times the work
@@ -195,7 +196,9 @@ def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp
     torch.manual_seed(7)
     driver = Agent(Network((4, 4, 4), 16), {"breakout": [0, 1, 3, 4]})
     play = replace(PLAY, envs=4, epsilon=0.0)
-    dump_part(teacher.path, "breakout", "short", 0, play, 0, tmp_path / "part.h5", "cpu", driver, 3)
+    attributes = {"part": 0, "seed": 0, "teacher": file_digest(teacher.path)}
+    emulators = Play("breakout", SHORT, 4, 0)
+    record(emulators, teacher.agent, play, tmp_path / "part.h5", attributes, driver, 3)
     with Part(tmp_path / "part.h5") as part:
         times, slots = np.divmod(np.arange(part.times * 4), 4)
         seen = part.observations(times, slots)

@@ -54,8 +54,8 @@ class Recipe:
     data: float = 1.0
     """Fraction of each hour of play that is learnt from."""
     driver: str = "teacher"
-    """Who acts: ``teacher`` in the recorded play; the ``student``, whose play the teacher labels, hour by hour (DAgger,
-    Ross et al. 2011; Czarnecki et al. 2019); or ``mix``, each in half of the emulators."""
+    """Who acts: ``teacher`` in the recorded play; after its first hour the ``student``, whose play the teacher labels,
+    hour by hour (DAgger, Ross et al. 2011; Czarnecki et al. 2019); or ``mix``, each in half of the emulators."""
     teacher: str = "final"
     """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
     filters_learning_rate: float = 0.01

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from .dataset_format import DatasetError
+from .files import file_digest
 from .networks import Agent
 from .parts import Part
-from .recording import Dataset, dump_part
+from .play import Play
+from .protocols import PROTOCOLS
+from .recording import Dataset, load_teacher, record
 from .training import stream
 
 
@@ -78,9 +80,13 @@ class RecordedHours:
 class DrivenHours:
     """Hours that the student plays and the teacher labels (DAgger, Ross et al. 2011; Czarnecki et al. 2019).
 
+    The first hour is the one that the teacher recorded, as DAgger's first iteration is the expert's: nobody has learnt
+    yet. From then on the student acts, in emulators that live on from hour to hour and begin in the middle of games of
+    the teacher's.
+
     Args:
         recorded: as many hours are played, in as many emulators.
-        driver: the student, who acts in ``share`` of the emulators; in the others its teacher does.
+        driver: the student as it is scored, who acts in ``share`` of the emulators; in the others its teacher does.
         teachers: for each game the teacher's file.
         folder: where an hour lies until it is forgotten.
     """
@@ -97,17 +103,37 @@ class DrivenHours:
     ) -> None:
         self._recorded, self._driver, self._share = recorded, driver, share
         self._teachers, self._folder, self._seed, self._device = teachers, folder, seed, device
+        self._games: dict[str, _DrivenGame] = {}
+        self._saved: dict[str, dict[str, Any]] = {}  # of games that nobody has played on yet
+        for part in recorded.first.values():
+            if not int(part.slots * share):
+                raise DatasetError(f"{part.path}: one emulator cannot be shared; driver: mix needs two or more")
 
     def hour(self, game: str, hour: int) -> tuple[Part, int]:
-        path = self._folder / f"hour-{game}-{hour}.h5"
+        if hour == 0:
+            return self._recorded.hour(game, 0)
+        path = self._path(game, hour)
         if not path.exists():
-            like = self._recorded.first[game]
-            settings = Dataset(**{**like.settings, "hours_per_part": 1})
-            number = int(np.random.SeedSequence(stream(self._seed, "driver", hour)).generate_state(1)[0])
-            driven = int(like.slots * self._share)
-            play = game, like.protocol["name"], 0, settings, number, path, self._device
-            dump_part(self._teachers[game], *play, self._driver, driven)
+            if game not in self._games:
+                like, seed = self._recorded.first[game], stream(self._seed, "driver", game)
+                state = self._saved.pop(game, None)
+                self._games[game] = _DrivenGame(like, self._teachers[game], seed, self._device, state)
+            self._games[game].record(path, hour, self._seed, self._driver, self._share)
         return self._recorded.open(game, path), 0
+
+    def _path(self, game: str, hour: int) -> Path:
+        return self._folder / f"hour-{game}-{hour}.h5"
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._saved, **{game: driven.state_dict() for game, driven in self._games.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; hours that were played later are forgotten, and will be played again."""
+        self._saved = state
+        for path in self._folder.glob("hour-*.h5"):
+            _, game, hour = path.stem.split("-")
+            if game not in state or int(hour) > state[game]["hour"]:
+                path.unlink()
 
     def forget(self, before: int | None = None) -> None:
         """Delete the hours before this one, or all."""
@@ -117,3 +143,33 @@ class DrivenHours:
 
     def close(self) -> None:
         self._recorded.close()
+        for driven in self._games.values():
+            driven.play.close()
+
+
+class _DrivenGame:
+    """One game's emulators and the teacher that labels what is seen in them."""
+
+    def __init__(
+        self, like: Part, teacher_path: Path, seed: Sequence[int], device: str, state: dict[str, Any] | None
+    ) -> None:
+        self._settings = Dataset(**{**like.settings, "hours_per_part": 1})
+        self._teacher = load_teacher(teacher_path, like.game, like.protocol["name"], device)
+        self._digest = file_digest(teacher_path)
+        self._hour = 0
+        self.play = Play(like.game, PROTOCOLS[like.protocol["name"]], like.slots, seed)
+        if state is None:
+            self.play.start_anywhere(self._teacher, self._settings.epsilon, self._settings.warmup_steps)
+        else:
+            self._hour = state["hour"]
+            self.play.load_state_dict(state["play"])
+
+    def record(self, path: Path, hour: int, seed: int, driver: Agent, share: float) -> None:
+        """Play the next hour and write it."""
+        attributes = {"part": hour, "seed": seed, "teacher": self._digest}
+        driven = int(len(self.play.steps) * share)
+        record(self.play, self._teacher, self._settings, path, attributes, driver, driven)
+        self._hour = hour
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"hour": self._hour, "play": self.play.state_dict()}

@@ -9,6 +9,7 @@ without the teacher: the fewer emulators, the less.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from .atari import SIDE, STACK
+from .atari import SIDE, STACK, action_ids
 from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
@@ -54,57 +55,48 @@ def dump_part(
     seed: int,
     path: Path,
     device: str = "auto",
-    driver: Agent | None = None,
-    driven: int = 0,
 ) -> None:
-    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another.
-
-    Args:
-        driver: a student that acts in the first ``driven`` slots; the teacher says what it thinks of them all.
-    """
+    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another."""
     if settings.steps_per_hour % settings.envs:
         raise DatasetError(f"envs ({settings.envs}) must divide steps_per_hour ({settings.steps_per_hour})")
-    teacher, metadata = load_agent(teacher_path, select_device(device))
-    if metadata["protocol"]["name"] != protocol:
-        raise DatasetError(
-            f"{teacher_path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}"
-        )
+    teacher = load_teacher(teacher_path, game, protocol, device)
     play = Play(game, PROTOCOLS[protocol], settings.envs, stream(seed, "dataset", game, part))
-    if list(teacher.actions.get(game, ())) != play.env.action_ids:
-        raise DatasetError(f"{teacher_path}: its actions for {game} are not the protocol's {play.env.action_ids}")
     play.start_anywhere(teacher, settings.epsilon, settings.warmup_steps)
-    attributes = {
-        "game": game,
-        "protocol": json.dumps(asdict(PROTOCOLS[protocol])),
-        "action_ids": play.env.action_ids,
-        "part": part,
-        "hours": settings.hours_per_part,
-        "seed": seed,
-        "teacher": file_digest(teacher_path),
-        "outputs": teacher.readouts[game].outputs,
-        "acting": teacher.readouts[game].acting,
-        "settings": json.dumps(asdict(settings)),
-        "provenance": json.dumps(provenance()),
-    }
-    times = settings.hours_per_part * settings.steps_per_hour // settings.envs
-    record(play, teacher, settings.epsilon, times, path, attributes, driver, driven)
+    attributes = {"part": part, "seed": seed, "teacher": file_digest(teacher_path)}
+    record(play, teacher, settings, path, attributes)
     play.close()
     with Part(path) as written:
         print("\n".join(written.coverage().lines()))
 
 
+def load_teacher(path: Path, game: str, protocol: str, device: str) -> Agent:
+    """The agent, if it was made for this protocol and its actions are the game's. Raises DatasetError."""
+    teacher, metadata = load_agent(path, select_device(device))
+    if metadata["protocol"]["name"] != protocol:
+        raise DatasetError(f"{path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}")
+    ids = action_ids(game, PROTOCOLS[protocol])
+    if list(teacher.actions.get(game, ())) != ids:
+        raise DatasetError(f"{path}: its actions for {game} are not the protocol's {ids}")
+    return teacher
+
+
 def record(
     play: Play,
     teacher: Agent,
-    epsilon: float,
-    times: int,
+    settings: Dataset,
     path: Path,
-    attributes: dict[str, Any],
+    attributes: Mapping[str, Any],
     driver: Agent | None = None,
     driven: int = 0,
 ) -> None:
-    """Write the next ``times`` steps of each slot as a part. Play goes on where it was, and stays where it ends."""
+    """Write the next hours of play as a part. Play goes on from where it is, and stays where it ends.
+
+    Args:
+        attributes: part, seed and teacher (:mod:`.dataset_format`).
+        driver: a student that acts in the first ``driven`` slots; the teacher says what it thinks of them all.
+    """
     slots = len(play.steps)
+    times = settings.hours_per_part * settings.steps_per_hour // slots
     arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
     arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
     episodes = _Episodes(play)
@@ -115,7 +107,7 @@ def record(
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             for time in range(times):
                 # Labels are for ever, so the teacher answers in float32.
-                transition = play.step(teacher, epsilon, "float32", driver, driven)
+                transition = play.step(teacher, settings.epsilon, "float32", driver, driven)
                 block[time % CHUNK] = transition.observations[:, -1]
                 arrays["q_values"][time] = transition.q_values
                 arrays["actions"][time] = transition.actions
@@ -132,8 +124,22 @@ def record(
                 file[name] = values
             for name, values in episodes.table(arrays["rewards"]).items():
                 file[f"episodes/{name}"] = values
-            file.attrs.update(attributes)
+            file.attrs.update({**_attributes(play, teacher, settings), **attributes})
         seal(temporary)
+
+
+def _attributes(play: Play, teacher: Agent, settings: Dataset) -> dict[str, Any]:
+    game = play.env.game
+    return {
+        "game": game,
+        "protocol": json.dumps(asdict(play.env.protocol)),
+        "action_ids": play.env.action_ids,
+        "hours": settings.hours_per_part,
+        "outputs": teacher.readouts[game].outputs,
+        "acting": teacher.readouts[game].acting,
+        "settings": json.dumps(asdict(settings)),
+        "provenance": json.dumps(provenance()),
+    }
 
 
 def _frames(file: h5py.File, name: str, times: int, slots: int) -> h5py.Dataset:

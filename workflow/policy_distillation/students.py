@@ -65,7 +65,8 @@ def distill_student(
     hours: RecordedHours | DrivenHours = recorded
     if recipe.driver != "teacher":
         share = 1.0 if recipe.driver == "student" else 0.5
-        hours = DrivenHours(recorded, agent, share, teachers, run.scratch, seed, machine.device)
+        hours = DrivenHours(recorded, student.average, share, teachers, run.scratch, seed, machine.device)
+        run.restore(hours=hours)
         if not run.resumed:
             hours.forget()
     span = min(recipe.window_hours, recorded.count)
