@@ -1,18 +1,26 @@
 # make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
-# make test    set up, then style checks and all tests
+# make check   set up, then style checks and unit tests: less than three minutes on two cores
+# make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
+#              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Into .venv, whatever a site's settings say.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX
 
-.PHONY: demo laptop test bench lint format env peers lock clean
+.PHONY: demo laptop check test bench lint format env peers lock clean
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
 	snakemake --profile profiles/$@ --report results/$@/report.html
 	@echo && cat results/$@/table_single_task.md && echo "The result in a browser: results/$@/index.html; figures: results/$@/figures"
+
+check: lint peers
+	python -m pytest -n 2 --dist loadgroup -m "not workflow"
 
 test: lint peers
 	python -m pytest -n 2 --dist loadgroup
@@ -33,7 +41,8 @@ lint: env
 	ruff format --check workflow tests benchmarks
 	snakefmt --check Snakefile workflow/rules
 	mypy
-	snakemake --lint
+	@found=$$(snakemake --lint 2>&1); grep -q "^Lints for" <<< "$$found" && \
+		! grep "^    \* " <<< "$$found" | grep -v "Specify a conda environment or container" || { echo "$$found"; exit 1; }
 
 format: env
 	ruff check --fix workflow tests benchmarks
@@ -46,9 +55,8 @@ env: .venv/.complete
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r envs/requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Other libraries, whose agents the tests import. Without dependencies: those would replace what the lock pins.
@@ -63,7 +71,7 @@ lock:
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --upgrade pip
 	.venv-lock/bin/python -m pip install --quiet -r envs/requirements.in
-	{ echo "# Written by \`make lock\` from requirements.in."; .venv-lock/bin/python -m pip freeze | sed 's/+cpu$$//'; } > envs/requirements.lock
+	{ echo "# Written by \`make lock\` from requirements.in."; .venv-lock/bin/python -m pip freeze --all --exclude pip | sed 's/+cpu$$//'; } > envs/requirements.lock
 	rm -rf .venv-lock
 
 clean:

@@ -85,6 +85,7 @@ def running_cluster() -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stop("slurmd")  # what a killed test run left behind
         stop("slurmctld")
+        end_processes()
         try:
             _configure()
             start_munge()
@@ -97,6 +98,7 @@ def running_cluster() -> Iterator[None]:
             stop("slurmd")
             stop("slurmctld")
             stop("munged")
+            end_processes()
             existing.unlink(missing_ok=True)  # else every start of Snakemake waits nine seconds for this Slurm
 
 
@@ -166,6 +168,28 @@ def end_jobs() -> None:
         if not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=False).stdout.strip():
             return
         time.sleep(0.5)
+
+
+def processes() -> list[int]:
+    """Living ones of this cluster's jobs. One whose parent has gone escapes the signals of a cancelled job."""
+    mine = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"SLURM_CLUSTER_NAME={NAME}".encode() in environment.read_bytes().split(b"\0"):
+                mine.append(int(environment.parent.name))
+    return mine
+
+
+def end_processes() -> None:
+    """Kill what the jobs left behind, and see that it is gone."""
+    for _ in range(50):
+        if not (left := processes()):
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+    raise RuntimeError(f"processes of jobs are still alive: {left}")
 
 
 def wait_until_idle() -> None:

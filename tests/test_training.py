@@ -57,6 +57,7 @@ def test_a_restored_generator_goes_on_where_the_other_was(seed, drawn):
 
 def test_auto_device_is_the_gpu_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert select_device("auto").type == "cuda"
     assert select_device("cpu").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

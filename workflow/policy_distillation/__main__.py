@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from . import openmp
 
-openmp.set_waiting("play")  # before torch is loaded
+openmp.prepare("play")  # before torch is loaded
 
 import numpy as np
 import tyro

@@ -21,13 +21,12 @@ def plan_faster(quiet: Collection[Any] | None) -> None:
         return
 
     import smart_open
-    from snakemake import common, dag, io, jobs, rules
+    from snakemake import common, dag, io, rules
     from snakemake.executors import dryrun
     from snakemake.settings.types import Quietness
 
-    # Of a rule: that its script is there; its environment.
+    # Of a rule: that its script is there.
     dag.ScriptProcessor.process_job = once_a_rule(dag.ScriptProcessor.process_job)
-    jobs.Job.conda_env_spec = property(once_a_rule(jobs.Job.conda_env_spec.fget))
     # How a script's path is read; which arguments an input function or a resource takes; what may carry flags.
     smart_open.parse_uri = functools.cache(smart_open.parse_uri)
     common.get_function_params = rules.get_function_params = functools.cache(common.get_function_params)

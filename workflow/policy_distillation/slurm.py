@@ -5,7 +5,6 @@ Imports nothing heavy: the workflow looks before it plans.
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import subprocess
 import time
@@ -76,7 +75,7 @@ def forget_no_job(executor: Any) -> None:
 
 
 def _jobs(prefix: str) -> list[str]:
-    lines = _run("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i %j").splitlines()
+    lines = _run("squeue", "--noheader", "--me", "--format", "%i %j").splitlines()
     return [number for number, name in (line.split(maxsplit=1) for line in lines) if name.startswith(prefix)]
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import traceback
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -134,18 +136,42 @@ def restore_generator(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
 
 
+class Stopped(SystemExit):
+    """SIGTERM or SIGINT arrived. Temporary files are removed on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number).name
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # they come in threes: from Slurm, from Snakemake, from a wrapper
+    raise Stopped(number)
+
+
 @contextlib.contextmanager
 def logging_to(path: str | Path) -> Iterator[None]:
-    """Send what a job prints, tracebacks included, to its log; on a terminal the progress bar stays visible."""
+    """Send what a job prints, tracebacks included, to its log; on a terminal the progress bar stays visible.
+
+    At SIGTERM and SIGINT the job ends at once, in an orderly way, and says so; a training run has a way of its own.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     with open(path, "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
         try:
             if "SLURM_JOB_ID" in os.environ:
                 gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
                 print(f"Slurm job {os.environ['SLURM_JOB_ID']} on {platform.node()}, CUDA_VISIBLE_DEVICES={gpus}")
             yield
+        except Stopped as stopped:
+            for file in (sys.stderr, log):
+                print(f"{stopped.signal}: stopped before the end; what was saved of the run is kept", file=file)
+            raise
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             with contextlib.suppress(OSError):  # the disk may be full
                 traceback.print_exc(file=log)
             raise SystemExit(1) from None
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

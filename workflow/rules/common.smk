@@ -9,7 +9,8 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 PACKAGE = str(ROOT / "workflow")
 sys.path.insert(0, PACKAGE)
-os.environ |= {"PYTHONPATH": PACKAGE}
+# Before what is there: many sites provide packages by it.
+os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE, os.getenv("PYTHONPATH")]))}
 
 from policy_distillation import resources
 from policy_distillation.cells import (
@@ -36,8 +37,6 @@ from policy_distillation.sources import SourceError, check_actions, check_teache
 
 plan_faster(workflow.output_settings.quiet)
 
-ENVIRONMENT = "../../envs/environment.yaml"
-
 # Which files are laid over config.yaml: this process decides, and its jobs are told by --configfiles. Used as a module,
 # the project has the settings that the module statement gives it, laid over config.yaml in the same way.
 command = read_command(sys.argv[1:], os.environ, Path(workflow.rundir)) if workflow.is_main_process else None
@@ -53,11 +52,12 @@ else:
     files, arguments = [], config
 try:
     stack = layers(ROOT / "config.yaml", files, arguments)
-    workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown at the start and in the report
+    workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown, reported, and sent to jobs elsewhere
     config = lay(stack)
     grid = Grid(config)
     check_config(config)
-    check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
+    if workflow.is_main_process:  # a job may be on another machine, where such a file is not
+        check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
     for argument in sys.argv[1:] if command else []:
         check_target(grid, argument)
 except (ConfigError, SourceError) as error:
@@ -88,6 +88,16 @@ wildcard_constraints:
 
 def experiment(wildcards):
     return config["experiments"][wildcards.experiment]
+
+
+def here(path):
+    """An input; one that comes with the checkout or from the user's disk is never looked for in a bucket."""
+    return path if path.startswith("<results>") else local(path)
+
+
+def travelling(paths):
+    """Inputs that jobs read beside those that they wait for: declared where they must be fetched from a bucket."""
+    return list(paths) if workflow.storage_settings.default_storage_provider else []
 
 
 def one_of(names):

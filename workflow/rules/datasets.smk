@@ -10,8 +10,6 @@ rule dump_dataset:
         "<logs>/dump_dataset/{game}/part{part}.log",
     benchmark:
         "<benchmarks>/dump_dataset/{game}/part{part}.tsv"
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
@@ -36,8 +34,8 @@ use rule dump_dataset as dump_online_dataset with:
         "<benchmarks>/dump_dataset/{game}/online/part{part}.tsv"
 
 
-# Students read the parts in place but wait for this list alone: with fifty edges for each of thousands of students, planning
-# would take longer than all else.
+# Students read the parts that lie beside this list, but wait for it alone: with fifty edges for each of thousands of
+# students, planning would take longer than all else.
 rule list_parts:
     input:
         lambda wc: grid.dataset_parts(wc.game),
@@ -46,10 +44,8 @@ rule list_parts:
     log:
         "<logs>/list_parts/{game}.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     shell:
-        "printf '%s\\n' {input} > {output} 2> {log}"
+        "basename --multiple {input} > {output} 2> {log}"
 
 
 use rule list_parts as list_online_parts with:
@@ -59,3 +55,7 @@ use rule list_parts as list_online_parts with:
         "<results>/datasets/{game}/online/parts.txt",
     log:
         "<logs>/list_parts/{game}/online.log",
+
+
+localrules:
+    list_online_parts,  # not inherited

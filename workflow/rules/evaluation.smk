@@ -6,15 +6,14 @@ rule evaluate_agent:
         agent="<results>/{agent}/agent.safetensors",
         teacher=lambda wc: (grid.teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
     output:
-        "<results>/{agent}/scores/{game}.csv",
+        csv="<results>/{agent}/scores/{game}.csv",
+        json="<results>/{agent}/scores/{game}.csv.json",
     log:
         "<logs>/evaluate_agent/{agent}/{game}.log",
     benchmark:
         "<benchmarks>/evaluate_agent/{agent}/{game}.tsv"
     wildcard_constraints:
         agent="(teachers|students|reference_teachers|reference_students)/.+",
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),

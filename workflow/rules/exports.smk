@@ -15,8 +15,6 @@ rule export_onnx:
         "<benchmarks>/export_onnx/{agent}/{game}.tsv"
     wildcard_constraints:
         agent="(teachers|students)/.+",
-    conda:
-        ENVIRONMENT
     resources:
         mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
         runtime=lambda wc, attempt: 30 * attempt,
@@ -40,8 +38,6 @@ rule measure_exports:
         "<benchmarks>/measure_exports/{agent}/{game}.tsv"
     wildcard_constraints:
         agent="(teachers|students)/.+",
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
@@ -63,7 +59,5 @@ rule table_exports:
     log:
         "<logs>/exports_{experiment}.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/table_exports.py"

@@ -15,14 +15,17 @@ rule page:
         ),
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
         videos=[f"<results>/videos/{name}/{film.name}" for name, films in FILMS.items() for film in films],
-        template=str(shipped("workflow/report/page.html")),
+        beside=travelling(
+            f"{cell.scores(game)}.json"
+            for entry in config["experiments"].values()
+            for game, cell in scored(grid, entry)
+        ),
+        template=here(str(shipped("workflow/report/page.html"))),
     output:
         report("<results>/index.html", category="page"),
     log:
         "<logs>/page.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         experiments=[
             {

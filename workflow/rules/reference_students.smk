@@ -13,8 +13,6 @@ rule reference_student:
     log:
         "<logs>/reference_student/{game}/{network}.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/reference_teacher.py"
 
@@ -31,14 +29,12 @@ rule reference_students:
             for game in COMPRESSION["games"]
             for network in COMPRESSION["networks"]
         ],
-        teachers=[str(shipped(f"resources/teachers/{game}/scores.csv")) for game in COMPRESSION["games"]],
+        teachers=[here(str(shipped(f"resources/teachers/{game}/scores.csv"))) for game in COMPRESSION["games"]],
     output:
         sums="<results>/reference_students/SHA256SUMS",
         readme="<results>/reference_students/README.md",
     log:
         "<logs>/reference_students.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/reference_students.py"

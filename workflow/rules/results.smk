@@ -5,18 +5,25 @@ rule table:
     input:
         teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
         students=lambda wc: [cell.scores(game) for game, cell in scored(grid, experiment(wc))],
-        paper=str(shipped("resources/paper_results.csv")),
+        beside=lambda wc: travelling(
+            f"{path}.json"
+            for path in [
+                *(grid.teacher_scores(game) for game in grid.games_of(experiment(wc))),
+                *(cell.scores(game) for game, cell in scored(grid, experiment(wc))),
+            ]
+        ),
+        paper=here(str(shipped("resources/paper_results.csv"))),
     output:
         csv="<results>/table_{experiment}.csv",
         md="<results>/table_{experiment}.md",
         tex="<results>/table_{experiment}.tex",
         html=report("<results>/table_{experiment}.html", caption="../report/table.rst", category="{experiment}"),
         aggregates="<results>/aggregates_{experiment}.csv",
+        csv_json="<results>/table_{experiment}.csv.json",
+        aggregates_json="<results>/aggregates_{experiment}.csv.json",
     log:
         "<logs>/table_{experiment}.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         title=lambda wc: experiment(wc)["title"],
         games=lambda wc: grid.games_of(experiment(wc)),
@@ -34,7 +41,7 @@ rule figure:
             path
             for game in grid.games_of(experiment(wc))
             if beside_teachers(grid, experiment(wc))
-            for path in grid.teacher_curve(game)
+            for path in map(here, grid.teacher_curve(game))
         ],
     output:
         png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
@@ -45,8 +52,6 @@ rule figure:
     wildcard_constraints:
         experiment="|".join(config["experiments"]),
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         variants=lambda wc: variants(experiment(wc)),
         against=lambda wc: experiment(wc).get("against"),
@@ -74,8 +79,6 @@ rule figure_curves:
     wildcard_constraints:
         experiment="|".join(config["experiments"]),
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         games=lambda wc: grid.games_of(experiment(wc)),
         cells=lambda wc: [
@@ -87,7 +90,7 @@ rule figure_curves:
 
 rule figure_teacher_curves:
     input:
-        [path for game in grid.games for path in grid.teacher_curve(game)],
+        [here(path) for game in grid.games for path in grid.teacher_curve(game)],
     output:
         png=report(
             "<results>/figures/teacher_curves.png",
@@ -99,8 +102,6 @@ rule figure_teacher_curves:
     log:
         "<logs>/figure_teacher_curves.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         games=[game for game in grid.games if grid.teacher_curve(game)],
     script:
@@ -110,12 +111,10 @@ rule figure_teacher_curves:
 # Prints jobs, hours, disk and memory of the current configuration, and runs none of it: snakemake cost
 rule cost:
     input:
-        rates=str(shipped("benchmarks/results.json")),
-        games=sorted(map(str, shipped("resources/teachers").glob("*/scores.csv"))),
+        rates=here(str(shipped("benchmarks/results.json"))),
+        games=[here(str(path)) for path in sorted(shipped("resources/teachers").glob("*/scores.csv"))],
     log:
         "<logs>/cost.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/cost.py"

@@ -6,6 +6,11 @@ rule distill_student:
         parts=lambda wc: [
             grid.dataset_list(game, grid.recipe(wc.recipe)["teacher"]) for game in grid.games_in(wc.games)
         ],
+        beside=lambda wc: travelling(
+            part
+            for game in grid.games_in(wc.games)
+            for part in grid.dataset_parts(game, grid.recipe(wc.recipe)["teacher"])
+        ),
         teachers=lambda wc: (
             [grid.teacher_agent(game) for game in grid.games_in(wc.games)]
             if grid.recipe(wc.recipe)["driver"] != "teacher"
@@ -20,8 +25,6 @@ rule distill_student:
         "<benchmarks>/distill_student/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
         recipe=one_of(name for name in config["recipes"] if name not in grid.recipes_by("q_learning")),
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
@@ -48,8 +51,6 @@ rule train_joint_dqn:
     wildcard_constraints:
         recipe=one_of(grid.recipes_by("q_learning")),
     priority: 1  # the longest job of a laptop: start it first
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,

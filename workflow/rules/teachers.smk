@@ -3,7 +3,7 @@
 
 rule train_teacher:
     input:
-        initial=lambda wc: grid.teacher(wc.game)["initial_agent"] or [],
+        initial=lambda wc: [here(path) for path in [grid.teacher(wc.game)["initial_agent"]] if path],
     output:
         agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
         progress="<results>/teachers/{game}/seed{seed}/progress.csv",
@@ -14,8 +14,6 @@ rule train_teacher:
         "<benchmarks>/train_teacher/{game}/seed{seed}.tsv"
     wildcard_constraints:
         game=one_of(grid.trained(known_games())),
-    conda:
-        ENVIRONMENT
     threads: config["machine"]["threads"]
     resources:
         gpu=1,
@@ -34,7 +32,7 @@ rule train_teacher:
 
 rule given_teacher:
     input:
-        lambda wc: str(source_path(wc.game, grid.teacher(wc.game)["source"])),
+        lambda wc: here(str(source_path(wc.game, grid.teacher(wc.game)["source"]))),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
@@ -42,8 +40,6 @@ rule given_teacher:
     wildcard_constraints:
         game=one_of(grid.given(known_games())),
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/given_teacher.py"
 
@@ -51,7 +47,7 @@ rule given_teacher:
 # Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
 rule import_teacher:
     input:
-        lambda wc: imported_files(grid.teacher(wc.game)["source"]),
+        lambda wc: [here(path) for path in imported_files(grid.teacher(wc.game)["source"])],
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
@@ -59,8 +55,6 @@ rule import_teacher:
     wildcard_constraints:
         game=one_of(grid.imported(known_games())),
     localrule: True
-    conda:
-        ENVIRONMENT
     params:
         source=lambda wc: grid.teacher(wc.game)["source"],
         protocol=config["protocol"],
@@ -93,8 +87,6 @@ rule reference_teacher:
     log:
         "<logs>/reference_teacher/{game}.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/reference_teacher.py"
 
@@ -102,14 +94,14 @@ rule reference_teacher:
 rule reference_teachers:
     input:
         agents=[f"<results>/reference_teachers/{game}/agent.safetensors" for game in grid.games],
+        curves=[f"<results>/reference_teachers/{game}/progress.csv" for game in grid.games],
         scores=[f"<results>/reference_teachers/{game}/scores/{game}.csv" for game in grid.games],
     output:
+        scores=[f"<results>/reference_teachers/{game}/scores.csv" for game in grid.games],
         sums="<results>/reference_teachers/SHA256SUMS",
         readme="<results>/reference_teachers/README.md",
     log:
         "<logs>/reference_teachers.log",
     localrule: True
-    conda:
-        ENVIRONMENT
     script:
         "../scripts/reference_teachers.py"

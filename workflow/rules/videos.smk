@@ -13,8 +13,6 @@ rule video:
         "<logs>/video/{experiment}/{game}.log",
     wildcard_constraints:
         experiment=one_of(config["experiments"]),
-    conda:
-        ENVIRONMENT
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 60 * attempt),

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from policy_distillation import openmp
+
+openmp.prepare("learn")  # before torch is loaded
+
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.hardware import job_device
@@ -19,7 +23,7 @@ with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
     distill_student(
         parts={
-            game: [Path(line) for line in Path(listing).read_text().splitlines()]
+            game: [Path(listing).with_name(name) for name in Path(listing).read_text().splitlines()]
             for game, listing in zip(games, snakemake.input.parts, strict=True)
         },
         teachers=dict(zip(games, map(Path, snakemake.input.teachers), strict=False)),  # none unless the student drives

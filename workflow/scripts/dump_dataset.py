@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation import openmp
 
-openmp.set_waiting("play")  # before torch is loaded
+openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.hardware import job_device
 from policy_distillation.recording import Dataset, dump_part

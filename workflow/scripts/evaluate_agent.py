@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation import openmp
 
-openmp.set_waiting("play")  # before torch is loaded
+openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
@@ -35,7 +35,7 @@ with logging_to(snakemake.log[0]):
     print(frame[["return", "length"]].describe().to_string())
     if not frame["return"].any():
         print(f"WARNING: this agent never scored in {len(frame)} games of {snakemake.wildcards.game}")
-    with atomic_path(Path(snakemake.output[0])) as temporary:
+    with atomic_path(Path(snakemake.output.csv)) as temporary:
         frame.to_csv(temporary, index=False)
     facts = {
         "kind": "scores",
@@ -49,4 +49,4 @@ with logging_to(snakemake.log[0]):
         "acting": agent.readouts[snakemake.wildcards.game].acting,
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
     }
-    write_sidecar(Path(snakemake.output[0]), facts)
+    write_sidecar(Path(snakemake.output.csv), facts)

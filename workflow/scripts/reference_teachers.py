@@ -32,9 +32,10 @@ def steps(metadata):
 with logging_to(snakemake.log[0]):
     rows, sums = [], []
     root = Path(snakemake.output.sums).parent
-    for path, scores in zip(map(Path, snakemake.input.agents), snakemake.input.scores, strict=True):
+    files = (map(Path, snakemake.input.agents), snakemake.input.scores, snakemake.output.scores)
+    for path, scores, copy in zip(*files, strict=True):
         metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
-        shutil.copyfile(scores, path.with_name("scores.csv"))
+        shutil.copyfile(scores, copy)
         rows.append(
             {
                 "game": path.parent.name,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation import openmp
 
-openmp.set_waiting("train")  # before torch is loaded
+openmp.prepare("train")  # before torch is loaded
 
 from policy_distillation.dqn import DQN, learn
 from policy_distillation.evaluate import Evaluation

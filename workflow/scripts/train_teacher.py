@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation import openmp
 
-openmp.set_waiting("train")  # before torch is loaded
+openmp.prepare("train")  # before torch is loaded
 
 from policy_distillation import dqn, pqn
 from policy_distillation.evaluate import Evaluation
@@ -32,5 +32,5 @@ with logging_to(snakemake.log[0]):
         folder=Path(snakemake.output.agent).parent,
         machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
         snapshots=params.snapshots,
-        initial=Path(snakemake.input.initial) if snakemake.input.initial else None,
+        initial=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
     )

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from policy_distillation import openmp
+
+openmp.prepare("play")  # before torch is loaded
+
 from policy_distillation.files import file_digest
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.tables import label
