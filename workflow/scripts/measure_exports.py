@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation import openmp
 
-openmp.set_waiting("play")  # before torch is loaded
+openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.exporting.deployment import measure, write_csv
