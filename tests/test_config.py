@@ -113,6 +113,7 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ({"recipes": {"kl": {"loss": "huber"}}}, "recipes.kl.loss", "'huber'", "mse, nll, kl"),
         ({"recipes": {"kl": {"temperature": 0}}}, "recipes.kl.temperature", "0", "more than 0"),
         ({"recipes": {"warm": {"temperature": 1}}}, "recipes.warm", "'loss' is missing", "required: loss"),
+        ({"distillation": {"learning_rate": "1e-4"}}, "distillation.learning_rate", "'1e-4' is text", "write 0.0001"),
         ({"teacher": {"dqn": {"double": "yes"}}}, "teacher.dqn.double", "'yes'", "boolean"),
         ({"teacher": {"dqn": {"steps": 0}}}, "teacher.dqn.steps", "0", "1 or more"),
         ({"teacher": {"dqn": {"discount": 1.5}}}, "teacher.dqn.discount", "1.5", "at most 1"),

@@ -424,6 +424,15 @@ def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) 
     assert not re.search(r"output: .*/scores/breakout.csv", plan)
 
 
+def test_another_way_of_scoring_trains_nothing_again(finished: Checkout) -> None:
+    files = overlay(finished, "scoring.yaml", {"evaluation": {"envs": 2, "epsilon": 0.01, "seed": 1}})
+    plan = planned(finished.snakemake("-n", *files, "--", "all").stdout)
+    assert plan["evaluate_agent"] > 0
+    assert not {"train_teacher", "train_joint_dqn", "dump_dataset", "dump_online_dataset", "distill_student"} & set(
+        plan
+    )
+
+
 def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
     files = overlay(finished, "seeds.yaml", {"experiments": {"single_task": {"seeds": [0, 1]}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout

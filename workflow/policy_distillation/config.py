@@ -54,4 +54,13 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
         "maxItems": f"at most {rule} entries",
         "uniqueItems": "no entry twice",
     }
+    if error.validator == "type" and isinstance(value, str) and (number := _number(value)) is not None:
+        return f"{key}: {value!r} is text, not a number; write {number!r}, without quotes"
     return f"{key}: {value!r} is not allowed; allowed: {limits.get(str(error.validator), error.message)}"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -27,7 +27,8 @@ def gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: those it lists already, or all."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+        devices = [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")]  # the latter under Windows
+        return [str(index) for index, _ in enumerate(devices)]
     return [name for name in visible.split(",") if name.strip() and not name.strip().startswith("-")]
 
 

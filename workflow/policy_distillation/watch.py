@@ -15,6 +15,7 @@ from .atari import FRAME_SKIP
 from .checkpoints import load_agent
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
+from .games import game_name
 from .protocols import ProtocolName
 from .training import prepare_process, select_precision
 from .video import find_encoder, write_video
@@ -64,7 +65,9 @@ class Showing:
                 f"--seconds {view.seconds:g} is less than a step; allowed: {1 / STEPS_PER_SECOND:.2f} or more"
             )
         self._view, self._loaded = view, [load_agent(path) for path in agents]
-        self.game = _common_game(agents, [set(agent.actions) for agent, _ in self._loaded], view.game)
+        self.game = _common_game(
+            agents, [set(agent.actions) for agent, _ in self._loaded], view.game and game_name(view.game)
+        )
         self._protocol = view.protocol or self._loaded[0][1]["protocol"]["name"]
         self._players = [player(agent, metadata, self.game) for agent, metadata in self._loaded]
         if titles is not None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..checkpoints import load_agent
+from ..games import game_name
 from ..networks import Agent
 from . import ExportError
 
@@ -81,7 +82,7 @@ def _minari(parts: tuple[Path, ...], root: Path | None, name: str | None) -> Pat
 def _choose(agent: Agent, game: str | None) -> Agent:
     if game is None and len(agent.actions) > 1:
         raise ExportError(f"this agent plays {', '.join(sorted(agent.actions))}: choose one with --game")
-    return agent.single(game or next(iter(agent.actions)))
+    return agent.single(game_name(game) if game else next(iter(agent.actions)))
 
 
 def _single(
