@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import tyro
 from gymnasium import spaces
-from policy_distillation.acting import rollout
+from policy_distillation.play import rollout
 from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.protocols import PROTOCOLS
@@ -138,7 +138,8 @@ def main(
     envs: int = 8,
     seed: int = 1,
     start: Path | None = None,
-    temperature: float = 0.03,
+    temperature: float = 0.01,
+    keep_every: int = 100_000,
 ) -> None:
     """Train a PPO.
 
@@ -152,6 +153,7 @@ def main(
         seed: of everything.
         start: an agent of this project to begin as, where time is short.
         temperature: of the policy that is made of its Q-values.
+        keep_every: steps between checkpoints.
     """
     model = PPO(
         "CnnPolicy",
@@ -171,7 +173,7 @@ def main(
     model.policy.to(memory_format=torch.channels_last)
     if start:
         begin_as(model.policy, start, game, temperature)
-    keep = CheckpointCallback(max(1, 100_000 // envs), str(output.with_suffix(".checkpoints")))
+    keep = CheckpointCallback(max(1, keep_every // envs), str(output.with_suffix(".checkpoints")))
     model.learn(steps, callback=[keep, Deadline(minutes)], log_interval=10)
     model.save(output)
 
