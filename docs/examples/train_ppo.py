@@ -9,7 +9,6 @@ one process steps all emulators. Needs stable_baselines3 beside this package.
 from __future__ import annotations
 
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 import tyro
 from gymnasium import spaces
-from policy_distillation.play import rollout
 from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import load_agent
+from policy_distillation.play import Play
 from policy_distillation.protocols import PROTOCOLS
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
@@ -103,10 +102,10 @@ def begin_as(policy: Any, path: Path, game: str, temperature: float) -> None:
     Layer norms, which Stable-Baselines3 does not have, become constant: those of typical frames.
     """
     agent, _ = load_agent(path)
-    env = AtariVector(game, PROTOCOLS["sb3"], "play", 8, 5)
-    play = islice(rollout(agent, env, 0.1, np.random.default_rng(0)), 50, 300)
-    x = torch.cat([torch.from_numpy(transition.observations.copy()) for transition in play]) / 255.0
-    env.close()
+    play = Play(game, PROTOCOLS["sb3"], 8, 5)
+    seen = [torch.from_numpy(play.step(agent, 0.1).observations.copy()) for _ in range(300)]
+    play.close()
+    x = torch.cat(seen[50:]) / 255.0  # without the black frames from before a game
     layers = [agent.conv1, agent.conv2, agent.conv3, agent.hidden]
     cnn, linear = policy.features_extractor.cnn, policy.features_extractor.linear
     for number, (layer, target) in enumerate(zip(layers, (cnn[0], cnn[2], cnn[4], linear[0]), strict=True)):
