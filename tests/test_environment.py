@@ -1,0 +1,83 @@
+"""The environments that jobs and `make env` find on clusters."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Checkout
+
+NOBODY = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]  # a user that /etc/passwd does not name
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_jobs_without_a_home_without_a_name_and_with_packages_of_the_sites(tmp_path: Path) -> None:
+    """A teacher is taken over, and a figure drawn. What docs/clusters.md asks for is set and nothing else."""
+    if subprocess.run([*NOBODY, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this kernel gives no user namespace")
+    copy = Checkout(tmp_path / "checkout")
+    site = tmp_path / "site"
+    site.mkdir()
+    seen = tmp_path / "seen"
+    (site / "sitecustomize.py").write_text(
+        f"import os, sys; print(sys.argv[-1:], os.environ['PYTHONPATH'], file=open({str(seen)!r}, 'a'))"
+    )
+    experiments = dict.fromkeys(("compression", "multi_task_3", "online", "driver", "temperature", "data_size"))
+    change = {"teacher": {"source": "reference"}, "experiments": {**experiments, "multi_task_10": None}}
+    (copy.folder / "change.yaml").write_text(str(change).replace("'", "").replace("None", "null"))
+    targets = ["results/smoke/figures/teacher_curves.png", "results/smoke/teachers/breakout/seed0/agent.safetensors"]
+    done = subprocess.run(
+        [*NOBODY, *copy.command("--configfile", "tests/smoke.yaml", "change.yaml", "--", *targets)],
+        cwd=copy.folder,
+        env={
+            **{
+                name: value
+                for name, value in copy.environment().items()
+                if name not in ("LOGNAME", "LNAME", "USERNAME")
+            },
+            **{"HOME": "/proc/nothing", "XDG_CACHE_HOME": str(tmp_path / "cache"), "USER": "me"},
+            "PYTHONPATH": str(site),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for target in targets:
+        assert (copy.folder / target).exists()
+    scripts = [line for line in seen.read_text().splitlines() if ".snakemake/scripts" in line]
+    assert len(scripts) == 2
+    for line in scripts:
+        paths = line.split("] ")[1].split(os.pathsep)
+        assert paths[0] == str(copy.folder / "workflow")
+        assert paths[-1] == str(site)
+
+
+def test_make_env_fills_its_own_folder_whatever_pip_is_told(tmp_path: Path) -> None:
+    """With the one package of the lock that builds this one; nothing else is fetched."""
+    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs/requirements.lock").write_text(f"setuptools=={version('setuptools')}\n")
+    done = subprocess.run(
+        ["make", "env", f"PYTHON={sys.executable}"],
+        cwd=tmp_path,
+        env={**os.environ, "PIP_USER": "1", "PIP_TARGET": str(tmp_path / "elsewhere"), "PIP_PREFIX": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "elsewhere").exists()
+    code = "import policy_distillation; print(policy_distillation.__file__)"
+    command = [tmp_path / ".venv/bin/python", "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    found = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True).stdout
+    assert found == f"{tmp_path}/workflow/policy_distillation/__init__.py\n"
