@@ -11,7 +11,7 @@ from typing import Any
 
 from .cells import Cell, cells
 from .grid import Grid
-from .resources import BASE_MB, joint_mb, student_mb, teacher_mb
+from .resources import PLAYING_MB, joint_mb, student_mb, teacher_mb
 
 BYTES_PER_STEP = 72
 """A data set's, on disk: three parts of Pong took 3.87 MB for 54,000 steps each."""
@@ -62,7 +62,7 @@ def plan(grid: Grid) -> Iterator[Cost]:
                 steps = parts * data["hours_per_part"] * data["steps_per_hour"]
                 before = parts * data["envs"] * min(data["warmup_steps"], STEPS_BEFORE)
                 disk = steps * BYTES_PER_STEP / 1e9
-                yield Cost(rule, {"dump": steps + before}, BASE_MB, disk_gb=disk, jobs=parts)
+                yield Cost(rule, {"dump": steps + before}, PLAYING_MB, disk_gb=disk, jobs=parts)
         yield scoring(grid, game)
     for cell in students:
         yield training(grid, cell)
@@ -71,7 +71,7 @@ def plan(grid: Grid) -> Iterator[Cost]:
 
 def scoring(grid: Grid, game: str) -> Cost:
     """An agent's evaluation on one game."""
-    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"]}, BASE_MB)
+    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"]}, PLAYING_MB)
 
 
 def training(grid: Grid, cell: Cell) -> Cost:

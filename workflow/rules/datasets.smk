@@ -12,7 +12,7 @@ rule dump_dataset:
         "<benchmarks>/dump_dataset/{game}/part{part}.tsv"
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
+        mem_mb=lambda wc, attempt: resources.grown(resources.PLAYING_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 120 * attempt),
     params:
         settings={key: value for key, value in config["dataset"].items() if key not in ("parts", "seed")},

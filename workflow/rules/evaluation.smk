@@ -16,7 +16,7 @@ rule evaluate_agent:
         agent="(teachers|students|reference_teachers|reference_students)/.+",
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
+        mem_mb=lambda wc, attempt: resources.grown(resources.PLAYING_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 120 * attempt),
     params:
         evaluation=lambda wc: grid.evaluation(wc.game),

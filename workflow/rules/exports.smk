@@ -16,7 +16,7 @@ rule export_onnx:
     wildcard_constraints:
         agent="(teachers|students)/.+",
     resources:
-        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: 30 * attempt,
     params:
         seed=config["evaluation"]["seed"],
@@ -40,7 +40,7 @@ rule measure_exports:
         agent="(teachers|students)/.+",
     threads: config["machine"]["threads"]
     resources:
-        mem_mb=lambda wc, attempt: resources.BASE_MB * attempt,
+        mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: 360 * attempt,
     params:
         evaluation=lambda wc: {name: grid.evaluation(wc.game)[name] for name in ("episodes", "envs", "epsilon")},
