@@ -63,15 +63,33 @@ def test_parts_of_a_data_set() -> None:
     assert grid.dataset_list("pong", "online") == "<results>/datasets/pong/online/parts.txt"
 
 
+def variants(grid: Grid = PAPER, **experiment: Any) -> list[str]:
+    whole = {"games": ["pong", "qbert"], "recipes": ["kl"], "networks": ["dqn"], "seeds": [0, 1], **experiment}
+    return list(cells.variants(grid, whole))
+
+
 def test_cells_are_the_product_and_variants_what_there_are_several_of() -> None:
     experiment = {"games": ["pong", "multi3"], "recipes": ["kl", "mse"], "networks": ["dqn"], "seeds": [0, 1]}
     students = cells.cells(experiment)
     assert len(set(students)) == len(students) == 8
     assert students[0].folder == "<results>/students/pong/kl/dqn/seed0"
-    assert cells.variants(experiment) == ["kl", "mse"]
-    assert cells.variants({**experiment, "networks": ["dqn", "net1"]})[:2] == ["kl_dqn", "kl_net1"]
-    assert cells.variants({**experiment, "recipes": ["kl"]}) == ["kl"]
     assert len(cells.scored(PAPER, experiment)) == 4 * (1 + 3)
+    assert variants() == ["kl"]
+    assert variants(recipes=["kl", "mse"]) == ["kl", "mse"]
+    assert variants(networks=["dqn", "net1"]) == ["dqn", "net1"]
+    assert variants(recipes=["kl", "mse"], networks=["dqn", "net1"])[:2] == ["kl/dqn", "kl/net1"]
+
+
+def test_different_cells_of_a_game_never_share_a_variant() -> None:
+    assert variants(recipes=["a", "a_b"], networks=["b_c", "c"]) == ["a/b_c", "a/c", "a_b/b_c", "a_b/c"]
+    assert variants(games=["pong", "multi3"], recipes=["kl", "mse"])[::2] == ["single-task/kl", "multi3/kl"]
+    overlapping = {"games": ["pong", "multi3", "breakout"], "recipes": ["kl"], "networks": ["dqn"], "seeds": [0]}
+    found = cells.scored(PAPER, overlapping)
+    named = [(game, cells.variant(PAPER, overlapping, cell)) for game, cell in found]
+    assert len(set(named)) == len(named) == 5
+    assert ("pong", "single-task") in named
+    assert ("pong", "multi3") in named
+    assert variants(games=["multi3", "breakout"]) == ["kl"]  # no game twice
 
 
 def test_cells_of_q_learning_have_no_teacher() -> None:
@@ -83,10 +101,27 @@ def test_cells_of_q_learning_have_no_teacher() -> None:
 
 def test_what_variants_differ_in() -> None:
     assert cells.against(PAPER, EXPERIMENTS["single_task"]) == {}
-    assert cells.against(PAPER, EXPERIMENTS["data_size"])["data"]["kl_data3"] == 0.03
-    assert list(cells.against(PAPER, EXPERIMENTS["compression"])["parameters"]) == [
-        *("dqn", "net1", "net2", "net3", "teacher"),
-    ]
+    assert cells.against(PAPER, EXPERIMENTS["data_size"])["kl_data3"] == 0.03
+    assert list(cells.against(PAPER, EXPERIMENTS["compression"])) == ["dqn", "net1", "net2", "net3"]
+    both = {**EXPERIMENTS["compression"], "recipes": ["kl", "mse"]}
+    assert cells.series(PAPER, both) == {f"{r}/{n}": r for r in ("kl", "mse") for n in ("dqn", "net1", "net2", "net3")}
+    assert set(cells.series(PAPER, {**both, "recipes": ["kl"]}).values()) == {""}
+    warm = {**both, "recipes": ["kl", "kl_tau1"], "networks": ["dqn", "net1"], "against": "temperature"}
+    assert cells.series(PAPER, warm)["kl_tau1/net1"] == "net1"
+
+
+def test_figures_of_an_experiment_lie_in_a_folder_of_their_own() -> None:
+    experiments = dict.fromkeys(("x", "x_curves", "teacher"), EXPERIMENTS["single_task"])
+    files = list(cells.results_of(Grid({**CONFIG, "experiments": experiments}), experiments))
+    assert len(set(files)) == len(files) == 3 * 3 + 1
+    several = {"x": {**EXPERIMENTS["single_task"], "seeds": [0, 1]}}
+    assert "<results>/figures/x/profile.png" in cells.results_of(Grid({**CONFIG, "experiments": several}), several)
+
+
+def test_learning_curves_are_of_students_or_else_of_joint_dqns() -> None:
+    multi = EXPERIMENTS["multi_task_3"]
+    assert len(cells.with_curves(PAPER, multi)) == 3
+    assert [cell.recipe for cell in cells.with_curves(PAPER, {**multi, "recipes": ["joint_dqn"]})] == ["joint_dqn"]
 
 
 def test_memory_covers_replay_and_windows() -> None:
@@ -129,7 +164,13 @@ def test_the_plan_of_one_cell() -> None:
     jobs: dict[str, int] = {}
     for job in cost.plan(grid):
         jobs[job.rule] = jobs.get(job.rule, 0) + job.jobs
-    assert jobs == {"train_teacher": 1, "dump_dataset": 50, "evaluate_agent": 2, "distill_student": 1}
+    assert jobs == {
+        "train_teacher": 1,
+        "dump_dataset": 50,
+        "evaluate_agent": 2,
+        "evaluate_random": 1,
+        "distill_student": 1,
+    }
     student = cost.training(grid, Cell("pong", "kl", "dqn", 0))
     assert student.work["evaluate"] == 50 * 32
     assert student.work["dump"] == 0

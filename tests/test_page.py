@@ -15,15 +15,18 @@ import yaml
 from browser import Browser, running_browser
 from conftest import ROOT, Checkout, need_program
 from PIL import Image
-from policy_distillation.figures import learning_curves, relative_scores, save_figure
+from policy_distillation import cells as grid_cells
+from policy_distillation.curve_figures import learning_curves
+from policy_distillation.figures import save_figure
 from policy_distillation.page import Cell, Estimate, Experiment, cell_origin, costs, findings, number, picture, render
+from policy_distillation.score_figures import relative_scores
+from policy_distillation.scores import Scores, Student, read_returns
 from policy_distillation.sidecar import SidecarError, write_sidecar
-from policy_distillation.tables import experiment_table, read_returns, write_table
+from policy_distillation.tables import Paper, experiment_table
 from policy_distillation.video import write_video
 
 TEMPLATE = ROOT / "workflow/report/page.html"
 GAMES = ("breakout", "freeway", "pong", "qbert")
-PAPER = pd.read_csv(ROOT / "resources/paper_results.csv")
 MEANS = {"breakout": 330.0, "freeway": 29.0, "pong": 18.0, "qbert": 11_000.0}
 
 
@@ -39,32 +42,35 @@ def write_scores(path: Path, mean: float, rng: np.random.Generator) -> None:
     write_sidecar(path, facts)
 
 
-def made_up(root: Path, name: str, title: str, keeps: dict[str, float], network: str | None = None) -> Experiment:
+def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Experiment:
     """An experiment whose students keep a part of their teachers' scores, with all its files."""
     rng = np.random.default_rng(len(name))
-    teachers, students, cells = {}, {}, []
+    teachers, students, cells = {}, [], []
     for game in GAMES:
         teachers[game] = rng.normal(MEANS[game], 0.1 * MEANS[game], 32)
         for variant, kept in keeps.items():
             path = root / f"students/{game}/{variant}/scores/{game}.csv"
             write_scores(path, kept * MEANS[game], rng)
-            students[game, variant] = [read_returns(path)]
+            recipe, network = (variant, "dqn") if name == "single_task" else ("kl", variant)
+            student = grid_cells.Cell(game, recipe, network, 0)
+            students.append(Student(student, variant, game, read_returns(path)))
             cells.append(Cell(game, variant, f"{variant}, dqn, seed 0", path))
-    table = experiment_table(teachers, students, PAPER[PAPER["experiment"] == name])
-    write_table(table, list(keeps), title, root / f"table_{name}.csv")
-    save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}.png")
+    scores = Scores(teachers, dict.fromkeys(GAMES, np.zeros(1)), students)
+    table = experiment_table(scores, Paper.read(ROOT / "resources/paper_results.csv", name))
+    table.to_csv(root / f"table_{name}.csv", index=False)
+    save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}/scores.png")
     rows = pd.DataFrame({"update": [1000, 2000], "return_pong": [3.0, 14.0]})
     curves = learning_curves(
-        {game: {v: rows.rename(columns={"return_pong": f"return_{game}"}) for v in keeps} for game in GAMES}, "update"
+        {game: {v: [rows.rename(columns={"return_pong": f"return_{game}"})] for v in keeps} for game in GAMES}
     )
-    save_figure(curves, root / f"figures/{name}_curves.png")
+    save_figure(curves, root / f"figures/{name}/curves.png")
     video = root / f"videos/{name}/pong.mp4"
     video.parent.mkdir(parents=True)
     write_video((Image.new("RGB", (640, 472), (20, 8 * step, 90)) for step in range(30)), video, 30)
     write_sidecar(
         video, {"game": "pong", "titles": ["Teacher", *keeps], "scores": ", ".join("17" for _ in range(len(keeps) + 1))}
     )
-    figures = [root / f"figures/{name}{suffix}.svg" for suffix in ("", "_curves")]
+    figures = [root / f"figures/{name}/{kind}.svg" for kind in ("scores", "curves")]
     return Experiment(name, title, root / f"table_{name}.csv", list(keeps), cells, figures, [video])
 
 
@@ -113,8 +119,8 @@ def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Experime
         for record in table.to_dict("records")[:5]:
             row = text.split(" Breakout ", 1)[1] if record["game"] == "breakout" else text
             for variant in experiment.variants:
-                low, high = record[f"{variant}_low"], record[f"{variant}_high"]
-                assert f"{number(record[f'{variant}_percent'])} [{low:,.0f}, {high:,.0f}]" in row
+                low, high = record[f"{variant}.low"], record[f"{variant}.high"]
+                assert f"{number(record[f'{variant}.percent'])} [{low:,.0f}, {high:,.0f}]" in row
 
 
 def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:

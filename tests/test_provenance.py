@@ -114,9 +114,11 @@ def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
         assert_made_by(facts)
         episodes = {"breakout": 8, "pong": 12}[path.stem]
         assert (facts["protocol"], facts["seed"], facts["evaluation"]["episodes"]) == ("paper2015", 0, episodes)
-        assert facts["agent"]["digest"] in digests
-    assert {read_sidecar(path)["agent"]["digest"] for path in scores} == digests
-    for path in results.glob("table_*.csv"):
+        assert facts["agent"]["digest"] in digests or facts["agent"]["kind"] == "random"
+        assert facts["computed"]["threads"] == 1
+        assert facts["computed"]["precision"] in ("float32", "bfloat16")
+    assert {read_sidecar(path)["agent"]["digest"] for path in scores} - {None} == digests
+    for path in (found for kind in ("table", "scores", "aggregates") for found in results.glob(f"{kind}_*.csv")):
         facts = read_sidecar(path)
         assert_made_by(facts)
         assert (facts["protocols"], facts["seeds"]) == (["paper2015"], [0])

@@ -54,6 +54,7 @@ def test_ten_thousand_jobs_are_planned_and_nothing_heavy_is_imported(checkout: C
         "list_parts": GAMES,
         "distill_student": STUDENTS,
         "evaluate_agent": GAMES + STUDENTS,
+        "evaluate_random": GAMES,
         "table": 1,
     }
 

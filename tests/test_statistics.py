@@ -10,12 +10,17 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation.statistics import (
+    METRICS,
+    Estimate,
     Returns,
     geometric_mean,
+    geometric_mean_interval,
     interquartile_mean,
+    mean,
+    mean_return,
+    performance_profile,
     probability_of_improvement,
     relative_score,
-    relative_score_interval,
     stratified_bootstrap_interval,
     unsteadiness,
 )
@@ -26,55 +31,89 @@ with mock.patch("pandas.util._decorators.deprecate_kwarg", return_value=lambda f
     from rliable import library as rliable_library
 
 
+def of_teacher(students: list[Returns], teacher: Returns, zero: Returns | None = None) -> Estimate:
+    agents = [[zero], [teacher], students] if zero is not None else [[teacher], students]
+    *zeros, whole, part = (mean_return(runs, seed=index) for index, runs in enumerate(agents))
+    return relative_score(part, whole, *zeros)
+
+
 def test_relative_score_is_a_ratio_of_means_over_seeds() -> None:
     teacher = np.array([10.0, 30.0])
     # The first seed has more episodes; seeds weigh equally all the same.
-    assert relative_score([np.array([10.0, 10.0, 10.0]), np.array([30.0])], teacher) == pytest.approx(100.0)
+    students = [np.array([10.0, 10.0, 10.0]), np.array([30.0])]
+    assert of_teacher(students, teacher).value == pytest.approx(100.0)
+    # A random agent's 5 is 0% and the teacher's 20 is 100%.
+    assert of_teacher(students, teacher, zero=np.array([4.0, 6.0])).value == pytest.approx(100.0)
+    assert of_teacher([np.array([8.0])], teacher, zero=np.array([4.0, 6.0])).value == pytest.approx(20.0)
 
 
-@pytest.mark.parametrize("teacher", [[0.0, 0.0], [-21.0, -20.0], [1.0, -1.0]])
-def test_a_teacher_that_does_not_score_has_no_ratio(teacher: list[float]) -> None:
-    assert np.isnan(relative_score([np.array([5.0])], np.array(teacher)))
-    assert np.isnan(relative_score_interval([np.array([5.0])], np.array(teacher))).all()
+def test_a_negative_score_between_random_and_teacher_has_a_normalised_one() -> None:
+    student, teacher, random = (np.array([mean - 1.0, mean + 1.0]) for mean in (-15.0, -10.0, -20.0))
+    assert np.isnan(of_teacher([student], teacher).value)
+    assert of_teacher([student], teacher, random).value == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("teacher", [[0.0, 0.0], [-21.0, -20.0], [1.0, -1.0], [0.0, 0.0, 0.0, 1.0]])
+def test_a_teacher_that_hardly_scores_has_no_ratio(teacher: list[float]) -> None:
+    score = of_teacher([np.array([5.0])], np.array(teacher))
+    assert np.isnan([score.value, *score.interval()]).all()
+    assert np.isnan(score.samples).all()
+    assert np.isnan(of_teacher([np.array([5.0])], np.array([7.0, 8.0]), zero=np.array([7.0, 9.0])).value)
 
 
 def test_interval_matches_scipys_bootstrap() -> None:
     rng = np.random.default_rng(0)
-    student, teacher = rng.normal(80, 20, 40), rng.normal(100, 30, 50)
+    student, teacher, zero = rng.normal(80, 20, 40), rng.normal(100, 30, 50), rng.normal(20, 10, 60)
     reference = scipy.stats.bootstrap(
-        (student, teacher),
-        lambda s, t, axis: 100 * s.mean(axis) / t.mean(axis),
+        (student, teacher, zero),
+        lambda s, t, z, axis: 100 * (s.mean(axis) - z.mean(axis)) / (t.mean(axis) - z.mean(axis)),
         n_resamples=10_000,
         method="percentile",
         rng=np.random.default_rng(1),
     ).confidence_interval
-    low, high = relative_score_interval([student], teacher)
-    assert low == pytest.approx(reference.low, abs=0.4)
-    assert high == pytest.approx(reference.high, abs=0.4)
+    assert of_teacher([student], teacher, zero).interval() == pytest.approx((reference.low, reference.high), abs=0.5)
 
 
-def test_interval_holds_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        student, teacher = rng.normal(90, 20, 60), rng.normal(100, 20, 60)
-        low, high = relative_score_interval([student], teacher, seed=trial, resamples=1000)
-        hits += low <= 90 <= high
-    assert 0.90 <= hits / 200 <= 0.99
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5, 10])
+def test_seeds_that_agree_give_the_interval_of_all_their_episodes(seeds: int) -> None:
+    """The closed form: 2 * 1.96 standard errors of a mean over all the episodes of all seeds."""
+    episodes = np.random.default_rng(0).normal(800, 50, 64)
+    low, high = mean_return([episodes] * seeds, resamples=20_000).interval()
+    closed = 2 * 1.96 * episodes.std() / np.sqrt(64 * seeds)
+    assert high - low == pytest.approx(closed, rel=0.03)
 
 
-def test_seeds_that_differ_widen_the_interval() -> None:
-    rng = np.random.default_rng(0)
-    teacher = rng.normal(100, 5, 50)
-    same = [rng.normal(80, 5, 50) for _ in range(4)]
-    apart = [rng.normal(mean, 5, 50) for mean in (50, 70, 90, 110)]
-    width = [high - low for low, high in (relative_score_interval(s, teacher) for s in (same, apart))]
-    assert width[1] > 5 * width[0]
+@pytest.mark.parametrize(
+    ("seeds", "spread"), [(1, 0), (2, 0), (3, 0), (3, 1), (3, 5), (5, 0), (5, 5), (10, 1), (10, 5)]
+)
+def test_interval_holds_the_truth_as_often_as_it_says(seeds: int, spread: float) -> None:
+    """Seeds' own means differ by ``spread`` standard errors of their episodes' means."""
+    rng, episodes, hits, widths = np.random.default_rng(seeds), 64, 0, []
+    error = 50 / np.sqrt(episodes)
+    for trial in range(300):
+        means = 800 + spread * error * rng.standard_normal(seeds)
+        runs = [rng.normal(mean, 50, episodes) for mean in means]
+        low, high = mean_return(runs, trial, resamples=500).interval()
+        hits += low <= 800 <= high
+        widths.append(high - low)
+    assert hits / 300 >= 0.90
+    if not spread:
+        closed = 2 * 1.96 * error / np.sqrt(seeds)
+        assert np.median(widths) == pytest.approx(closed, rel=0.1)
+        assert hits / 300 <= 0.99
 
 
-def test_one_seed_gives_the_same_interval_each_time() -> None:
-    student, teacher = np.arange(10.0), np.arange(1.0, 11.0)
-    assert relative_score_interval([student], teacher) == relative_score_interval([student], teacher)
+def test_a_few_seeds_that_differ_have_students_interval() -> None:
+    """Episodes that do not vary at all: the closed form is Student's t of the seeds' means."""
+    means = np.array([500.0, 600.0, 700.0])
+    interval = mean_return([np.full(4, mean) for mean in means], resamples=200_000).interval()
+    half = scipy.stats.t(2).ppf(0.975) * means.std(ddof=1) / np.sqrt(3)
+    assert interval == pytest.approx((600 - half, 600 + half), rel=0.02)
+
+
+def test_the_same_seed_gives_the_same_interval_each_time() -> None:
+    runs = [np.arange(10.0), np.arange(1.0, 11.0)]
+    assert mean_return(runs).interval() == mean_return(runs).interval() != mean_return(runs, seed=1).interval()
 
 
 @given(st.lists(st.floats(0.1, 1000), min_size=1, max_size=10))
@@ -87,6 +126,22 @@ def test_geometric_mean_of_what_has_none(values: list[float]) -> None:
     assert np.isnan(geometric_mean(values))
 
 
+def test_geometric_means_interval_is_that_of_the_mean_logarithm() -> None:
+    rng = np.random.default_rng(0)
+    samples = [np.exp(rng.normal(mean, 0.1, 100_000)) for mean in (1.0, 2.0, 3.0)]
+    low, high, dropped = geometric_mean_interval(samples)
+    half = 1.96 * 0.1 / np.sqrt(3)
+    assert (low, high) == pytest.approx((np.exp(2 - half), np.exp(2 + half)), rel=0.005)
+    assert dropped == 0
+
+
+def test_resamples_in_which_a_game_is_not_positive_count_as_zero_and_are_told() -> None:
+    """Left out, they raised the interval: [10, 10] here instead of [0, 10]."""
+    half = np.where(np.arange(1000) % 20 < 7, -1.0, 10.0)
+    assert geometric_mean_interval([half, np.full(1000, 10.0)]) == pytest.approx((0.0, 10.0, 0.35))
+    assert np.isnan(geometric_mean_interval([half, np.full(1000, np.nan)])).all()
+
+
 # Aggregates, against rliable (Agarwal et al. 2021)
 
 
@@ -94,29 +149,53 @@ def scores(seed: int, runs: int = 7, games: int = 5) -> Returns:
     return np.random.default_rng(seed).gamma(2.0, 50.0, (runs, games))
 
 
+THEIRS = {
+    "iqm": rliable_metrics.aggregate_iqm,
+    "median": rliable_metrics.aggregate_median,
+    "mean": rliable_metrics.aggregate_mean,
+    "optimality_gap": lambda matrix: rliable_metrics.aggregate_optimality_gap(matrix, gamma=100),
+}
+
+
 @pytest.mark.parametrize(("runs", "games"), [(1, 4), (3, 5), (7, 5), (10, 10)])
-def test_interquartile_mean_is_rliables(runs: int, games: int) -> None:
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_are_rliables(name: str, runs: int, games: int) -> None:
     matrix = scores(0, runs, games)
-    assert interquartile_mean(matrix) == pytest.approx(rliable_metrics.aggregate_iqm(matrix), rel=1e-12)
+    assert METRICS[name](list(matrix.T)) == pytest.approx(THEIRS[name](matrix), rel=1e-12)
+    resampled = METRICS[name]([np.stack([column, column[::-1], column + 1]) for column in matrix.T])
+    assert resampled[:2] == pytest.approx([THEIRS[name](matrix)] * 2)
+    assert resampled[2] == pytest.approx(THEIRS[name](matrix + 1))
+
+
+def test_performance_profile_is_rliables() -> None:
+    matrix, thresholds = scores(4), np.linspace(0, 300, 7)
+    theirs, _ = rliable_library.create_performance_profile({"agent": matrix}, thresholds, reps=10)
+    assert performance_profile(list(matrix.T), thresholds) == pytest.approx(theirs["agent"])
+    low, high = stratified_bootstrap_interval(list(matrix.T), lambda games: performance_profile(games, thresholds))
+    assert low.shape == high.shape == (7,)
+    assert (low <= theirs["agent"]).all()
+    assert (theirs["agent"] <= high).all()
 
 
 def test_probability_of_improvement_is_rliables() -> None:
     first, second = scores(1, runs=7).round(-1), scores(2, runs=4).round(-1)  # rounded: with ties
-    assert probability_of_improvement(first.T, second.T) == pytest.approx(
-        rliable_metrics.probability_of_improvement(first, second), rel=1e-12
+    chance, low, high = probability_of_improvement(list(first.T), list(second.T), resamples=20_000)
+    assert chance == pytest.approx(rliable_metrics.probability_of_improvement(first, second), rel=1e-12)
+    reverse = probability_of_improvement(list(second.T), list(first.T))[0]
+    assert chance + reverse == pytest.approx(1)
+    np.random.seed(0)  # noqa: NPY002 (rliable's resamples are the global generator's)
+    _, theirs = rliable_library.get_interval_estimates(
+        {"pair": (first, second)}, lambda x, y: np.array([rliable_metrics.probability_of_improvement(x, y)]), reps=500
     )
-    reverse = probability_of_improvement(second.T, first.T)
-    assert probability_of_improvement(first.T, second.T) + reverse == pytest.approx(1)
+    assert (low, high) == pytest.approx(theirs["pair"][:, 0], abs=0.03)
 
 
 def test_stratified_bootstrap_is_rliables() -> None:
     matrix = scores(3)
-    mine = stratified_bootstrap_interval(matrix.T, lambda games: interquartile_mean(np.array(games)), resamples=20_000)
+    mine = stratified_bootstrap_interval(list(matrix.T), interquartile_mean, resamples=20_000)
+    np.random.seed(0)  # noqa: NPY002
     _, theirs = rliable_library.get_interval_estimates(
-        {"agent": matrix},
-        lambda x: np.array([rliable_metrics.aggregate_iqm(x)]),
-        reps=20_000,
-        random_state=np.random.RandomState(0),  # does not make it the same every time
+        {"agent": matrix}, lambda x: np.array([rliable_metrics.aggregate_iqm(x)]), reps=5_000
     )
     width = theirs["agent"][1, 0] - theirs["agent"][0, 0]
     assert mine == pytest.approx(theirs["agent"][:, 0], abs=0.05 * width)
@@ -125,22 +204,16 @@ def test_stratified_bootstrap_is_rliables() -> None:
 def test_runs_are_drawn_for_each_game_by_itself() -> None:
     """Games that move together would make the mean vary ten times as much."""
     runs = np.arange(100.0)
-    low, high = stratified_bootstrap_interval([runs] * 100, lambda games: float(np.mean(games)))
+    low, high = stratified_bootstrap_interval([runs] * 100, mean)
     assert high - low == pytest.approx(2 * 1.96 * runs.std() / 100, rel=0.1)
-
-
-def test_undefined_resamples_are_left_out() -> None:
-    low, high = stratified_bootstrap_interval([np.array([-1.0, 1.0])], lambda x: geometric_mean([float(np.mean(x))]))
-    assert (low, high) == (1.0, 1.0)
-    assert np.isnan(stratified_bootstrap_interval([-np.ones(2)], lambda x: float("nan"))).all()
 
 
 def test_games_may_have_different_numbers_of_runs() -> None:
     """Each game counts the same, and each resample is as large as the game's own sample."""
     first, second = [np.array([0.0, 2.0, 2.0, 2.0]), np.array([5.0])], [np.array([1.0]), np.array([5.0, 6.0])]
-    assert probability_of_improvement(first, second) == pytest.approx((0.75 + 0.25) / 2)
+    assert probability_of_improvement(first, second)[0] == pytest.approx((0.75 + 0.25) / 2)
     many, one = np.arange(100.0), np.array([40.0])
-    interval = stratified_bootstrap_interval([many, one], lambda games: float(sum(np.mean(runs) for runs in games)))
+    interval = stratified_bootstrap_interval([many, one], lambda games: 2 * mean(games))
     half = 1.96 * many.std() / 10
     assert interval == pytest.approx((many.mean() + 40 - half, many.mean() + 40 + half), rel=0.02)
 
@@ -149,3 +222,4 @@ def test_unsteadiness_does_not_depend_on_how_often_a_curve_was_measured() -> Non
     coarse, fine = np.linspace(0, 10, 11), np.linspace(0, 10, 101)
     assert unsteadiness(coarse, 11) == unsteadiness(fine, 11) == pytest.approx(1.0)
     assert unsteadiness(np.array([0.0, 4.0, 0.0, 4.0]), 4) == 4.0
+    assert np.isnan(unsteadiness(np.array([1.0]), 1))

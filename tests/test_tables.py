@@ -2,172 +2,319 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from policy_distillation.figures import learning_curves, online_curves, relative_scores, save_figure, scores_against
-from policy_distillation.tables import MEAN_ROW, aggregate_table, experiment_table, write_table
+from policy_distillation.aggregates import aggregate_table
+from policy_distillation.cells import Cell
+from policy_distillation.curve_figures import learning_curves, online_curves
+from policy_distillation.figures import save_figure
+from policy_distillation.readable import normalised, of_teachers, write_tables
+from policy_distillation.score_figures import profiles, relative_scores, scores_against
+from policy_distillation.scores import Scores, Student, long_table
+from policy_distillation.tables import MEAN_ROW, Paper, experiment_table
 
-ROOT = Path(__file__).resolve().parents[1]
-PAPER = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'single_task'")
+RESULTS = Path(__file__).resolve().parents[1] / "resources/paper_results.csv"
+PAPER, SIZES, NONE = (Paper.read(RESULTS, name) for name in ("single_task", "compression", "mine"))
 GAMES = ["breakout", "freeway", "pong", "qbert"]
 RECIPES = ["mse", "nll", "kl"]
 
 
-def papers_own_table() -> pd.DataFrame:
-    """The table made from the paper's scores, as if each were a single episode."""
-    score = PAPER.set_index(["game", "agent"])["score"]
-    teachers = {game: np.array([score[game, "dqn"]]) for game in GAMES}
-    students = {(game, recipe): [np.array([score[game, recipe]])] for game in GAMES for recipe in RECIPES}
-    return experiment_table(teachers, students, PAPER)
+@pytest.fixture(autouse=True)
+def close() -> object:
+    yield
+    plt.close("all")
+
+
+def scored(
+    teachers: Mapping[str, Sequence[float]],
+    students: Mapping[tuple[str, str], Sequence[Sequence[float]]],
+    randoms: Mapping[str, Sequence[float]] | None = None,
+    network: str = "dqn",
+) -> Scores:
+    """From episode returns by game, and by game and recipe or recipe/network for each seed."""
+    entries = [
+        Student(Cell(game, *(f"{variant}/{network}").split("/")[:2], seed), variant, game, np.array(returns, float))
+        for (game, variant), seeds in students.items()
+        for seed, returns in enumerate(seeds)
+    ]
+    arrays = ({game: np.array(v, float) for game, v in values.items()} for values in (teachers, randoms or {}))
+    whole, zero = arrays
+    return Scores(whole, dict.fromkeys(whole, np.zeros(1)) | zero, entries)
+
+
+def papers_own_scores() -> Scores:
+    """As if each of the paper's scores were a single episode."""
+    teachers = {game: [PAPER.number("score", game)] for game in GAMES}
+    students = {(game, name): [[PAPER.number("score", game, name, "dqn")]] for game in GAMES for name in RECIPES}
+    return scored(teachers, students)
 
 
 def test_the_papers_scores_give_the_papers_percentages() -> None:
-    table = papers_own_table()
+    table = experiment_table(papers_own_scores(), PAPER)
     for recipe in RECIPES:
         # Printed scores are rounded to 0.1, and Pong's is 16.2: so are percentages, to 0.4 there.
-        assert np.allclose(table[f"{recipe}_percent"][:4], table[f"{recipe}_percent_paper"][:4], atol=0.5)
-        assert np.allclose(table[recipe][:4], table[f"{recipe}_paper"][:4])
+        assert np.allclose(table[f"{recipe}.percent"][:4], table[f"{recipe}.percent_paper"][:4], atol=0.5)
+        assert np.allclose(table[f"{recipe}.score"][:4], table[f"{recipe}.score_paper"][:4])
     mean = table.iloc[-1]
     assert mean["game"] == MEAN_ROW
-    published = [mean[f"{recipe}_percent_paper"] for recipe in RECIPES]
+    published = [mean[f"{recipe}.percent_paper"] for recipe in RECIPES]
     # Of the printed percentages; of the printed scores the last is 111.2, because Pong's 16.3 / 16.2 is 100.6.
     assert np.allclose(published, [78.96, 102.46, 111.27], atol=0.005)
     assert (table["note"] == "").all()
 
 
+def test_the_papers_numbers_stand_beside_the_same_games_and_networks_alone() -> None:
+    """Its mean over ten games is not that of one, and its students are not smaller than their teachers."""
+    names = str(SIZES.rows.index.get_level_values("games")[0]).split()
+    assert len(names) == 10
+    for games, printed in ((names, 83.9), (["pong"], np.nan)):
+        students = {(game, "kl"): [[1.0]] for game in games}
+        table = experiment_table(scored({game: [1.0] for game in games}, students, network="net3"), SIZES)
+        assert table["kl.percent_paper"].iloc[-1] == pytest.approx(printed, nan_ok=True)
+    table = experiment_table(scored({"pong": [1.0]}, {("pong", "kl"): [[1.0]]}, network="net1"), PAPER)
+    assert table["kl.percent_paper"].isna().all()
+    assert table["teacher_paper"][0] == 16.2
+    assert experiment_table(papers_own_scores(), NONE).filter(like="paper").isna().all(axis=None)
+
+
 def test_a_teacher_without_a_positive_score_leaves_its_ratios_empty_and_says_why() -> None:
-    teachers = {"pong": np.array([-20.0, -21.0]), "breakout": np.array([10.0])}
-    students = {("pong", "kl"): [np.array([-19.0])], ("breakout", "kl"): [np.array([5.0])]}
-    table = experiment_table(teachers, students, PAPER).set_index("game")
-    assert table.loc["pong", "kl"] == -19.0
-    assert table.loc["pong", ["kl_percent", "kl_low", "kl_high"]].isna().all()
-    assert "not positive" in table.loc["pong", "note"]
-    assert table.loc["breakout", "kl_percent"] == 50.0
-    assert np.isnan(table.loc[MEAN_ROW, "kl_percent"])
+    students = {("pong", "kl"): [[-15.0]], ("breakout", "kl"): [[5.0]]}
+    scores = scored({"pong": [-10.0, -11.0], "breakout": [10.0]}, students, {"pong": [-21.0, -20.0]})
+    table = experiment_table(scores, PAPER).set_index("game")
+    assert table.loc["pong", "kl.score"] == -15.0
+    assert table.loc["pong", ["kl.percent", "kl.low", "kl.high"]].isna().all()
+    assert table.loc["pong", "kl.normalised"] == 55.0  # a random agent's -20.5 is 0%
+    assert "not clearly above zero" in table.loc["pong", "note"]
+    assert table.loc["breakout", "kl.percent"] == 50.0
+    assert np.isnan(table.loc[MEAN_ROW, "kl.percent"])
     assert "no geometric mean for kl" in table.loc[MEAN_ROW, "note"]
-    assert table.loc[MEAN_ROW, "kl_percent_paper"] == pytest.approx((100.9 * 94.7) ** 0.5)
+    assert table.loc[MEAN_ROW, "kl.percent_paper"] == pytest.approx((100.9 * 94.7) ** 0.5)
+
+
+def test_a_game_that_may_as_well_not_be_positive_is_counted_and_told() -> None:
+    students = {("pong", "kl"): [[-9.0, 10.0]], ("breakout", "kl"): [[5.0]]}
+    mean = experiment_table(scored({"pong": [10.0], "breakout": [10.0]}, students), PAPER).iloc[-1]
+    assert mean["kl.low"] == 0
+    assert mean["kl.percent"] == pytest.approx((5 * 50) ** 0.5)
+    assert "not positive count as zero (kl: 2" in mean["note"]  # a quarter
 
 
 def test_seeds_weigh_equally_and_unpublished_cells_stay_empty() -> None:
-    students = {("seaquest", "kl_tau1"): [np.array([10.0, 10.0, 10.0]), np.array([20.0])]}
-    table = experiment_table({"seaquest": np.array([30.0])}, students, PAPER)
-    assert table["kl_tau1"][0] == 15.0
-    assert table["kl_tau1_percent"][0] == 50.0
+    scores = scored({"seaquest": [30.0]}, {("seaquest", "kl_tau1"): [[10.0, 10.0, 10.0], [20.0]]})
+    table = experiment_table(scores, PAPER)
+    assert table["kl_tau1.score"][0] == 15.0
+    assert table["kl_tau1.percent"][0] == 50.0
     assert np.isnan(table["teacher_paper"][0])
-    assert np.isnan(table["kl_tau1_percent_paper"][0])
+    assert np.isnan(table["kl_tau1.percent_paper"][0])
+
+
+def test_a_mean_is_over_the_games_that_every_variant_plays() -> None:
+    students = {("pong", "multi/kl"): [[5.0]], ("qbert", "multi/kl"): [[9.0]], ("pong", "single-task/kl"): [[8.0]]}
+    scores = scored({"pong": [10.0], "qbert": [10.0]}, students)
+    table = experiment_table(scores, PAPER).set_index("game")
+    assert table.loc[MEAN_ROW, ["multi/kl.percent", "single-task/kl.percent"]].tolist() == pytest.approx([50, 80])
+    assert table.loc[MEAN_ROW, "note"] == "over pong alone, which every variant plays"
+    assert np.isnan(table.loc["qbert", "single-task/kl.score"])
+    assert aggregate_table(scores)["games"].eq(1).all()
+    apart = scored({"pong": [10.0], "qbert": [10.0]}, {("qbert", "a"): [[9.0]], ("pong", "b"): [[8.0]]})
+    assert experiment_table(apart, PAPER)["note"].iloc[-1].startswith("no game is played by every variant")
+    assert aggregate_table(apart)["value"].isna().all()
+
+
+def test_the_long_table_has_a_row_for_each_agent_and_game() -> None:
+    students = {("pong", "kl"): [[5.0, 7.0], [8.0, 8.0]], ("qbert", "kl"): [[9.0], [1.0]]}
+    long = long_table("mine", scored({"pong": [10.0, 12.0], "qbert": [10.0]}, students, {"pong": [1.0]}))
+    assert long["role"].tolist() == ["teacher", "random", "student", "student"] * 2
+    row = long.query("game == 'pong' and seed == 0").iloc[0]
+    assert row[["experiment", "games", "recipe", "network", "variant"]].tolist() == ["mine", "pong", "kl", "dqn", "kl"]
+    assert row[["episodes", "score", "error"]].tolist() == [2, 6.0, 1.0]
+    assert row["percent"] == pytest.approx(100 * 6 / 11)
+    assert row["normalised"] == 50.0
+    assert row["normalised_low"] < 50 < row["normalised_high"]
 
 
 def test_written_files_say_the_same(tmp_path: Path) -> None:
-    table = papers_own_table()
-    write_table(table, RECIPES, "Single-task distillation", tmp_path / "table.csv")
-    assert np.allclose(pd.read_csv(tmp_path / "table.csv")["kl"][:4], table["kl"][:4])
+    scores = papers_own_scores()
+    table = experiment_table(scores, PAPER)
+    readable = {"Percent": of_teachers(table, RECIPES), "Way": normalised(table, RECIPES, aggregate_table(scores))}
+    write_tables(readable, "Losses <b>&", ["Of 2 < 3 commits."], tmp_path / "table.csv")
     markdown, latex, html = ((tmp_path / f"table.{suffix}").read_text() for suffix in ("md", "tex", "html"))
-    assert len(markdown.splitlines()) == 2 + 5
+    assert sum(line.startswith("|") for line in markdown.splitlines()) == 2 * (2 + 5)
     for text in (markdown, html):
         assert "7,112.8: 155.0 [155.0, 155.0]" in text
         assert "nan" not in text
-    assert latex.count(r"\\") == 6
+    assert "<h1>Losses &lt;b&gt;&amp;</h1>" in html
+    assert "Of 2 &lt; 3 commits." in html
+    assert html.count('<tr class="mean">') == 2
+    assert latex.count(r"\\") == 2 * 6
     assert r"KL: \% of teacher" in latex
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.html", "table.md", "table.tex"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.html", "table.md", "table.tex"]
 
 
 def test_figure_bars_marks_and_missing_values(tmp_path: Path) -> None:
-    table = papers_own_table()
-    table.loc[2, ["kl_percent", "kl_low", "kl_high"]] = np.nan
+    table = experiment_table(papers_own_scores(), PAPER)
+    table.loc[2, ["kl.percent", "kl.low", "kl.high"]] = np.nan
+    table.loc[1, "nll.percent"] = -2000.0
     figure = relative_scores(table, RECIPES)
     axes = figure.axes[0]
     heights = np.array([bar.get_height() for bar in axes.patches]).reshape(3, 5)
-    assert np.allclose(heights[0], table["mse_percent"])
+    assert np.allclose(heights[0], table["mse.percent"])
     assert heights[2, 2] == 0
-    assert [text.get_text() for text in axes.texts] == ["n/a"]
+    assert heights[1, 1] == -150  # cut
+    assert [text.get_text() for text in axes.texts] == ["-2,000", "n/a"]
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == "D"]
-    assert np.allclose(marks, [table[f"{recipe}_percent_paper"] for recipe in RECIPES])
+    assert np.allclose(marks, [table[f"{recipe}.percent_paper"] for recipe in RECIPES])
     save_figure(figure, tmp_path / "figure.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
-    assert "geometric" in (tmp_path / "figure.svg").read_text()  # as text, not as outlines
+
+
+def test_without_a_percentage_the_figure_shows_the_way_from_random_play() -> None:
+    scores = scored({"pong": [-10.0]}, {("pong", "kl"): [[-15.0]]}, {"pong": [-20.0]})
+    axes = relative_scores(experiment_table(scores, PAPER), ["kl"]).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [50.0]
+    assert "random play" in axes.get_ylabel()
+
+
+def test_fifty_games_of_sixteen_variants_are_drawn_in_rows_of_colours_of_their_own() -> None:
+    games, variants = [f"game_{index}" for index in range(50)], [f"r{index}" for index in range(16)]
+    columns = {f"{v}.{part}": 50.0 for v in variants for part in ("percent", "low", "high", "percent_paper")}
+    table = pd.DataFrame([{"game": game, **columns} for game in [*games, MEAN_ROW]])
+    figure = relative_scores(table, variants)
+    assert len({bar.get_facecolor() for bar in figure.axes[0].patches}) == 16
+    assert sum(len(axes.patches) for axes in figure.axes) == 51 * 16
+    assert figure.get_figwidth() < 20
 
 
 def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:
     rows = pd.DataFrame({"update": [1, 2], "return_pong": [3.0, 4.0]})
-    figure = learning_curves({"pong": {"KL": rows, "MSE": rows}}, "update", {"pong": 5.0})
+    figure = learning_curves({"pong": {"kl": [rows, rows + 2], "mse": [rows]}}, {"pong": 5.0})
     lines = figure.axes[0].lines
     assert [line.get_label() for line in lines] == ["KL", "MSE", "teacher"]
-    assert lines[0].get_ydata().tolist() == [3.0, 4.0]
+    assert lines[1].get_ydata().tolist() == [3.0, 4.0]
     assert lines[2].get_ydata() == [5.0, 5.0]
+    joint = pd.DataFrame({"step": [1, 2], "return_pong": [3.0, 4.0]})
+    many = {f"game_{k}": {"joint": [joint.rename(columns={"return_pong": f"return_game_{k}"})]} for k in range(6)}
+    figure = learning_curves(many)
+    assert len(figure.axes) == 6
+    assert figure.axes[0].get_xlabel() == "agent steps"
 
 
 def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
-    teachers = {"pong": np.array([20.0]), "qbert": np.array([100.0])}
     students = {
-        ("pong", "dqn"): [np.array([20.0])],
-        ("pong", "net3"): [np.array([10.0])],
-        ("qbert", "dqn"): [np.array([121.0])],
-        ("qbert", "net3"): [np.array([98.0])],
+        ("pong", "kl/dqn"): [[20.0]],
+        ("pong", "kl/net3"): [[10.0]],
+        ("qbert", "kl/dqn"): [[121.0]],
+        ("qbert", "kl/net3"): [[98.0]],
     }
-    paper = pd.read_csv(ROOT / "resources/paper_results.csv").query("experiment == 'compression'")
-    sizes = {"dqn": 1_693_362, "net3": 61_954, "teacher": 1_693_362}
-    table = experiment_table(teachers, students, paper, {"parameters": sizes})
+    sizes = {"kl/dqn": 1_693_362, "kl/net3": 61_954}
+    scores = scored({"pong": [20.0], "qbert": [100.0]}, students)
+    table = experiment_table(scores, SIZES, "parameters", sizes, 1_693_362)
     assert table["game"].tolist() == ["pong", "qbert", MEAN_ROW, "parameters"]
-    mean, sizes = table.iloc[2], table.iloc[3]
-    assert mean["dqn_percent"] == pytest.approx(110)
-    assert mean["net3_percent"] == pytest.approx(70)
-    assert mean["net3_percent_paper"] == 83.9
-    assert sizes["net3"] == 61_954
-    assert round(sizes["net3_percent"]) == 4
-    axes = scores_against(table, ["dqn", "net3"], "parameters").axes[0]
+    mean, row = table.iloc[2], table.iloc[3]
+    assert mean["kl/dqn.percent"] == pytest.approx(110)
+    assert mean["kl/net3.percent"] == pytest.approx(70)
+    assert row["kl/net3.score"] == 61_954
+    assert round(row["kl/net3.percent"]) == 4
+    axes = scores_against(table, dict.fromkeys(sizes, "kl"), "parameters").axes[0]
     thick = next(line for line in axes.lines if line.get_label() == "geometric mean")
-    assert np.allclose(thick.get_xydata(), [[1_693_362, 110], [61_954, 70]])
+    assert np.allclose(thick.get_xydata(), [[61_954, 70], [1_693_362, 110]])
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["net3\n62 k", "dqn\n1,693 k"]
+
+
+def test_temperatures_are_a_row_and_an_axis_and_networks_panels() -> None:
+    values = {"kl/c": 0.01, "kl_tau1/c": 1.0, "kl/d": 0.01, "kl_tau1/d": 1.0}
+    scores = scored({"pong": [20.0]}, {("pong", name): [[10.0]] for name in values})
+    table = experiment_table(scores, PAPER, "temperature", values)
+    row = table.iloc[-1]
+    assert (row["game"], row["kl/c.score"], row["kl_tau1/d.score"]) == ("temperature", 0.01, 1)
+    assert np.isnan(row["kl/c.percent"])
+    figure = scores_against(table, {name: name.split("/")[1] for name in values}, "temperature")
+    assert [axes.get_title() for axes in figure.axes] == ["c", "d"]
+    assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.01", "1"]
 
 
 def test_a_teacher_that_never_scored_is_called_out() -> None:
-    students = {("freeway", "kl"): [np.array([0.0])]}
-    table = experiment_table({"freeway": np.array([0.0, 0.0])}, students, PAPER)
+    table = experiment_table(scored({"freeway": [0.0, 0.0]}, {("freeway", "kl"): [[0.0]]}), PAPER)
     assert table["note"][0].startswith("THE TEACHER NEVER SCORED")
 
 
 def test_aggregates_over_games_and_seeds() -> None:
     rng = np.random.default_rng(0)
-    teachers = {"pong": np.array([20.0]), "qbert": np.array([100.0]), "freeway": np.array([0.0])}
-    students = {}
-    for variant, level in {"kl": 1.0, "mse": 0.5}.items():
-        for game, best in {"pong": 20.0, "qbert": 100.0, "freeway": 30.0}.items():
-            students[game, variant] = [best * (level + 0.02 * rng.standard_normal(8)) for _ in range(3)]
-    table = aggregate_table(teachers, students).set_index("variant")
-    assert table["resampled"].tolist() == ["seeds", "seeds"]
+    best = {"pong": 20.0, "qbert": 100.0, "freeway": 30.0}
+    teachers = {"pong": [20.0], "qbert": [100.0], "freeway": [0.0]}
+    students = {
+        (game, variant): [top * (level + 0.02 * rng.standard_normal(8)) for _ in range(3)]
+        for variant, level in {"kl": 1.0, "mse": 0.5}.items()
+        for game, top in best.items()
+    }
+    table = (
+        aggregate_table(scored(teachers, students, {"qbert": [50.0]}))
+        .set_index(["metric", "scale", "variant"])
+        .sort_index()
+    )
+    assert set(table["resampled"]) == {"seeds"}
+    assert set(table["seeds"]) == {3}
     for variant in ("kl", "mse"):
-        seeds = [[100 * np.mean(run) / teachers[g][0] for run in students[g, variant]] for g in ("pong", "qbert")]
-        assert table.loc[variant, "iqm"] == pytest.approx(np.mean(np.sort(np.ravel(seeds))[1:-1]))  # without Freeway
-        assert table.loc[variant, "iqm_low"] <= table.loc[variant, "iqm"] <= table.loc[variant, "iqm_high"]
-    assert table.loc["kl", "better_than_mse"] == 1.0
-    assert table.loc["mse", "better_than_kl"] == 0.0
-    one = aggregate_table(teachers, {key: runs[:1] for key, runs in students.items()}).set_index("variant")
-    assert one["resampled"].tolist() == ["episodes", "episodes"]
-    expected = [100 * np.mean(students[game, "kl"][0]) / teachers[game][0] for game in ("pong", "qbert")]
-    assert one.loc["kl", "iqm"] == pytest.approx(np.mean(expected))
-    longer = {**students, ("qbert", "kl"): [np.repeat(runs, 3) for runs in students["qbert", "kl"]]}
-    more = aggregate_table(teachers, {key: runs[:1] for key, runs in longer.items()}).set_index("variant")
-    assert more.loc["kl", "iqm"] == pytest.approx(np.mean(expected))  # games weigh the same, however many episodes
-    assert more.loc["kl", "better_than_mse"] == one.loc["kl", "better_than_mse"]
-    assert aggregate_table({"pong": np.array([-21.0])}, {("pong", "kl"): [np.array([-20.0])]}).empty
+        runs = {game: np.array([np.mean(run) for run in students[game, variant]]) for game in ("pong", "qbert")}
+        percent = np.ravel([100 * runs["pong"] / 20, 100 * runs["qbert"] / 100])
+        way = np.ravel([100 * runs["pong"] / 20, 100 * (runs["qbert"] - 50) / 50])
+        for scale, values in (("percent", percent), ("normalised", way)):
+            row = table.loc["iqm", scale, variant]
+            assert row["value"] == pytest.approx(np.mean(np.sort(values)[1:-1]))  # without Freeway
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["games"] == 2
+            assert table.loc["optimality_gap", scale, variant]["value"] == pytest.approx(
+                100 - np.minimum(values, 100).mean()
+            )
+    better = table.loc["probability_of_improvement", "score"]
+    assert better.loc["kl", ["against", "value", "games"]].tolist() == ["mse", 1.0, 3]
+    assert better.loc["mse", ["against", "value", "games"]].tolist() == ["kl", 0.0, 3]
 
 
-def test_temperatures_are_a_row_and_an_axis() -> None:
-    students = {("pong", name): [np.array([value])] for name, value in {"kl": 20.0, "kl_tau1": 10.0}.items()}
-    table = experiment_table({"pong": np.array([20.0])}, students, PAPER, {"temperature": {"kl": 0.01, "kl_tau1": 1}})
-    row = table.iloc[-1]
-    assert (row["game"], row["kl"], row["kl_tau1"]) == ("temperature", 0.01, 1)
-    assert np.isnan(row["kl_percent"])
-    axes = scores_against(table, ["kl", "kl_tau1"], "temperature").axes[0]
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "1"]
+def test_with_one_seed_games_weigh_the_same_however_many_episodes() -> None:
+    rng, teachers = np.random.default_rng(0), {"pong": [20.0], "qbert": [100.0]}
+    students = {(game, name): [rng.normal(10, 3, 8)] for game in teachers for name in ("kl", "mse")}
+    longer = {**students, ("qbert", "kl"): [np.repeat(students["qbert", "kl"][0], 3)]}
+    one, more = (aggregate_table(scored(teachers, runs)) for runs in (students, longer))
+    assert set(one["resampled"]) == {"episodes"}
+    assert one["value"].tolist() == pytest.approx(more["value"].tolist())
+    expected = np.mean([100 * np.mean(students[game, "kl"][0]) / teachers[game][0] for game in teachers])
+    assert one.query("variant == 'kl' and metric == 'iqm' and scale == 'percent'")["value"].item() == pytest.approx(
+        expected
+    )
+
+
+def test_without_a_teacher_that_scores_aggregates_are_empty_but_there() -> None:
+    table = aggregate_table(scored({"pong": [-21.0]}, {("pong", "kl"): [[-20.0]]}, {"pong": [-30.0]}))
+    assert table.query("scale == 'percent'")["value"].isna().all()
+    assert table.query("scale == 'percent'")["games"].eq(0).all()
+    assert table.query("scale == 'normalised' and metric == 'mean'")["value"].item() == pytest.approx(1000 / 9)
+
+
+def test_profiles_are_fractions_of_runs_above() -> None:
+    students = {(game, "kl"): [[25.0], [75.0]] for game in ("pong", "qbert")}
+    long = long_table("mine", scored({"pong": [100.0], "qbert": [100.0]}, students))
+    (line, _teacher) = profiles(long).axes[0].lines
+    x, y = line.get_xdata(), line.get_ydata()
+    assert y[x < 25].tolist() == [1.0] * (x < 25).sum()
+    assert set(y[(x > 25) & (x < 75)]) == {0.5}
+    assert set(y[x > 75]) == {0.0}
+    nothing = long_table("mine", scored({"pong": [0.0], "qbert": [0.0]}, students))
+    assert [text.get_text() for text in profiles(nothing).axes[0].texts] == ["no game has normalised scores"]
 
 
 def test_online_curves_share_an_axis_and_state_their_unsteadiness() -> None:
     teacher = pd.DataFrame({"step": [10, 20, 30, 40], "return_pong": [0.0, 20.0, 0.0, 20.0]})
     student = pd.DataFrame({"update": [5, 10, 15, 20], "return_pong": [0.0, 10.0, 15.0, 20.0]})
-    axes = online_curves({"pong": teacher}, {"pong": {"kl_online": student}}, points=4).axes[0]
+    axes = online_curves({"pong": teacher}, {"pong": {"kl_online": [student]}}, {"pong": 20.0}, points=4).axes[0]
     labels = [line.get_label() for line in axes.lines]
-    assert labels == ["teacher: unsteadiness 100.0%", "kl_online: unsteadiness 33.3%"]
+    assert labels == ["teacher: 100.0%", "kl_online: 33.3%"]
     assert [line.get_xdata()[-1] for line in axes.lines] == [1, 1]
+    # A teacher from elsewhere has no curve; two seeds are two lines and one entry.
+    axes = online_curves({}, {"pong": {"kl_online": [student, student]}}, {"pong": 10.0}, points=4).axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["kl_online: 66.7%", "teacher"]

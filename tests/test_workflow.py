@@ -22,6 +22,7 @@ from policy_distillation.checkpoints import load_agent, read_metadata
 from policy_distillation.files import file_digest
 from policy_distillation.parts import Part
 from policy_distillation.readouts import Readout, Support
+from policy_distillation.sidecar import read_sidecar
 from test_importing import nature, observations, sb3_zip, torch_forward
 from test_importing_kinds import AtariNet, atari_agents_file, ppo_zip
 
@@ -62,6 +63,7 @@ def test_all_is_the_papers_grid(checkout: Checkout) -> None:
         "distill_student": 4 * 3 + (10 * 4 - 4) + 3 + 1 + 4 + 4 * 4 + 4 * 4 + 4 * 2,
         "evaluate_agent": 10 + 12 + 36 + 4 * 3 + 10 + 4 + 16 + 16 + 8,
         "table": 8,
+        "evaluate_random": 10,
         "figure": 8,
         "figure_curves": 8,
         "figure_teacher_curves": 1,
@@ -243,7 +245,7 @@ def test_a_student_of_an_agent_from_elsewhere(tmp_path: Path) -> None:
         times = np.arange(5)
         seen = part.observations(times, np.zeros(5, np.int64))
         np.testing.assert_allclose(part.read("q_values", 0, 5)[:, 0], teacher.q_values(seen, "breakout"), atol=1e-4)
-    assert pd.read_csv(results / "table_single_task.csv")["kl"].notna()[0]
+    assert pd.read_csv(results / "table_single_task.csv")["kl.score"].notna()[0]
     assert "sb3, stable-baselines3 zip" in (results / "logs/import_teacher/breakout/seed0.log").read_text()
     assert planned(copy.snakemake("-n", *files, "--", target).stdout) == {}
     files = overlay(
@@ -310,15 +312,15 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     table = pd.read_csv(results / "table_single_task.csv")
     assert table["game"].tolist() == ["breakout", "geometric mean"]
     sizes = pd.read_csv(results / "table_compression.csv").set_index("game")
-    assert sizes.loc["breakout", "dqn"] == table["kl"][0]  # the same student
-    assert sizes.loc["parameters", "net1_percent"] < 100
+    assert sizes.loc["breakout", "dqn.score"] == table["kl.score"][0]  # the same student
+    assert sizes.loc["parameters", "net1.percent"] < 100
     multi = pd.read_csv(results / "table_multi_task_3.csv").set_index("game")
     for game in ("breakout", "pong"):  # two games of one network, with and without a teacher
         for recipe in ("joint_dqn", "kl"):
             scores = pd.read_csv(results / f"students/multi3/{recipe}/multi3/seed0/scores/{game}.csv")
-            assert multi.loc[game, recipe] == pytest.approx(scores["return"].mean())
+            assert multi.loc[game, f"{recipe}.score"] == pytest.approx(scores["return"].mean())
             assert len(scores) == {"breakout": 8, "pong": 12}[game]
-    assert multi.loc["geometric mean", "joint_dqn_percent_paper"] == 83.5
+    assert np.isnan(multi.loc["geometric mean", "joint_dqn.percent_paper"])  # of three games, not of these two
     snapshots = [results / f"teachers/breakout/seed0/snapshots/{k}.safetensors" for k in range(2)]
     assert [read_metadata(path)["steps"] for path in snapshots] == [1000, 2000]
     online = read_metadata(results / "students/breakout/kl_online/dqn/seed0/agent.safetensors")
@@ -335,8 +337,8 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     for recipe, paper in {"mse": 33.9, "nll": 77.6, "kl": 94.7}.items():
         folder = results / f"students/breakout/{recipe}/dqn/seed0"
         scores = pd.read_csv(folder / "scores/breakout.csv")
-        assert table[recipe][0] == pytest.approx(scores["return"].mean())
-        assert table[f"{recipe}_percent_paper"][0] == paper
+        assert table[f"{recipe}.score"][0] == pytest.approx(scores["return"].mean())
+        assert table[f"{recipe}.percent_paper"][0] == paper
         agent, metadata = load_agent(folder / "agent.safetensors")
         assert agent.actions == {"breakout": (0, 1, 3, 4)}
         assert metadata["settings"]["loss"] == recipe
@@ -349,11 +351,17 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     assert len(everything) == 8
     for name in everything:
         assert pd.read_csv(results / f"table_{name}.csv")["game"].tolist()[0] == "breakout"
-        assert (results / f"aggregates_{name}.csv").read_text().startswith("variant,seeds,resampled,iqm")
-        assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"aggregates_{name}.csv").read_text().startswith("variant,metric,against,scale,value")
+        assert (results / f"figures/{name}/scores.png").read_bytes().startswith(b"\x89PNG")
     for suffix in ("csv", "md", "tex", "html"):
         assert "breakout" in (results / f"table_single_task.{suffix}").read_text()
-    for name in ("single_task", "single_task_curves", "compression", "compression_curves", "teacher_curves"):
+    random = pd.read_csv(results / "random/breakout/scores/breakout.csv")
+    assert table["random"][0] == pytest.approx(random["return"].mean())
+    assert read_sidecar(results / "random/breakout/scores/breakout.csv")["evaluation"]["epsilon"] == 1
+    long = pd.read_csv(results / "scores_multi_task_3.csv")
+    assert long.groupby("role").size().to_dict() == {"random": 2, "student": 4, "teacher": 2}
+    assert set(long["games"].dropna()) == {"multi3"}
+    for name in ("single_task/scores", "single_task/curves", "compression/scores", "teacher_curves"):
         assert (results / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
         assert "<svg" in (results / f"figures/{name}.svg").read_text()
@@ -367,12 +375,13 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     done = finished.snakemake(*SMOKE, "--report", "report.html")
     assert done.returncode == 0, done.stdout[-3000:]
     report = (finished.folder / "report.html").read_text()
-    for expected in ("table_single_task.html", "single_task.png", "teacher_curves.png", "compression_curves.png"):
+    for expected in ("table_single_task.html", "teacher_curves.png", "compression/curves.png"):
         assert expected in report
     for name in yaml.safe_load((ROOT / "config.yaml").read_text())["experiments"]:
         assert f"table_{name}.html" in report
-        assert f"figures/{name}.png" in report
-    assert "Diamonds: table 1 of the paper" in report
+        assert f"figures/{name}/scores.png" in report
+    captions = ["the size of the network", "the temperature of the teacher", "unsteadiness: the mean change"]
+    assert all(caption in report for caption in [*captions, "says nothing about another training run"])
     assert "paper2015" in report
 
 
@@ -418,8 +427,9 @@ def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
 def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) -> None:
     files = overlay(finished, "episodes.yaml", {"evaluation": {"games": {"pong": {"episodes": 16}}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
-    agents = len(list((finished.folder / RESULTS).rglob("scores/pong.csv")))
-    assert set(planned(plan)) == {"evaluate_agent", "table", "figure", "figure_curves"}
+    agents = len(list((finished.folder / RESULTS).rglob("scores/pong.csv"))) - 1
+    assert set(planned(plan)) == {"evaluate_agent", "evaluate_random", "table", "figure", "figure_curves"}
+    assert planned(plan)["evaluate_random"] == 1
     assert planned(plan)["evaluate_agent"] == agents > 0
     assert not re.search(r"output: .*/scores/breakout.csv", plan)
 
@@ -506,7 +516,7 @@ def test_sigkill_in_training_dump_and_distillation(tmp_path: Path) -> None:
     assert pd.read_csv(teacher / "progress.csv")["step"].tolist() == [3000, 6000]
     assert read_metadata(student / "agent.safetensors")["updates"] == 400
     Part(results / "datasets/breakout/part0.h5").close()
-    assert pd.read_csv(results / "table_single_task.csv")["kl"].notna()[0]
+    assert pd.read_csv(results / "table_single_task.csv")["kl.score"].notna()[0]
     assert not list(results.rglob("*.tmp*"))
     assert not list(results.rglob("state"))
     assert planned(copy.snakemake("-n", *files, "--", "all").stdout) == {}
@@ -536,6 +546,7 @@ def test_the_cost_is_of_the_jobs_that_would_run(checkout: Checkout) -> None:
         "dump_online_dataset",
         "distill_student",
         "evaluate_agent",
+        "evaluate_random",
     }
     assert {rule: int(jobs) for rule, jobs in told.items()} == {rule: planned_jobs[rule] for rule in heavy}
     assert "measured on an abacus, 2 threads" in done.stdout

@@ -48,15 +48,45 @@ def cells(experiment: Experiment) -> list[Cell]:
     ]
 
 
-def variant(experiment: Experiment, cell: Cell) -> str:
-    """What tells an experiment's columns apart: the recipe, the network, or both, whichever it has several of."""
-    parts = {"recipes": cell.recipe, "networks": cell.network}
-    return "_".join(value for key, value in parts.items() if len(experiment[key]) > 1) or cell.recipe
+SINGLE = "single-task"
+"""How students of a game's own name are called beside those of game sets; no set can have this name."""
 
 
-def variants(experiment: Experiment) -> list[str]:
-    """Each of an experiment's variants once, in order."""
-    return list(dict.fromkeys(variant(experiment, cell) for cell in cells(experiment)))
+def _distinctions(grid: Grid, experiment: Experiment, cell: Cell) -> dict[str, str]:
+    games = [game for name in experiment["games"] for game in grid.games_in(name)]
+    several = {
+        "games": len(set(games)) < len(games),
+        "recipe": len(experiment["recipes"]) > 1,
+        "network": len(experiment["networks"]) > 1,
+    }
+    parts = {**cell._asdict(), "games": cell.games if cell.games in grid.config["game_sets"] else SINGLE}
+    return {key: parts[key] for key, needed in several.items() if needed}
+
+
+def variant(grid: Grid, experiment: Experiment, cell: Cell) -> str:
+    """What tells an experiment's students of one game apart, seeds aside, such as ``kl`` or ``multi3/kl/net1``.
+
+    The recipe and the network where there are several, and the game set where a game is in more than one. Joined by
+    what no name contains, so that different cells never share a variant.
+    """
+    return "/".join(_distinctions(grid, experiment, cell).values()) or cell.recipe
+
+
+def variants(grid: Grid, experiment: Experiment) -> dict[str, Cell]:
+    """Each of an experiment's variants, in order, and the first of its cells."""
+    found: dict[str, Cell] = {}
+    for cell in cells(experiment):
+        found.setdefault(variant(grid, experiment, cell), cell)
+    return found
+
+
+def series(grid: Grid, experiment: Experiment) -> dict[str, str]:
+    """For each variant what it has in common with those that differ from it in ``against`` alone, or ""."""
+    varied = "network" if experiment["against"] == "parameters" else "recipe"
+    return {
+        name: "/".join(part for key, part in _distinctions(grid, experiment, cell).items() if key != varied)
+        for name, cell in variants(grid, experiment).items()
+    }
 
 
 def scored(grid: Grid, experiment: Experiment) -> list[tuple[str, Cell]]:
@@ -70,18 +100,30 @@ def distilled(grid: Grid, experiment: Experiment) -> list[Cell]:
     return [cell for cell in cells(experiment) if cell.recipe not in without]
 
 
+def with_curves(grid: Grid, experiment: Experiment) -> list[Cell]:
+    """The cells whose learning curves are drawn together: those distilled, by updates; or else all, by agent steps."""
+    return distilled(grid, experiment) or cells(experiment)
+
+
 def beside_teachers(grid: Grid, experiment: Experiment) -> list[Cell]:
     """The cells whose learning curves an experiment's own figure shows: beside the teachers', or none."""
     return distilled(grid, experiment) if experiment.get("against") == "teacher" else []
 
 
-def against(grid: Grid, experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """What the variants differ in, as rows of the table."""
-    row = experiment.get("against")
-    if row == "parameters":
-        return {row: {**{name: grid.network(name) for name in experiment["networks"]}, "teacher": grid.network("dqn")}}
-    if row in ("temperature", "logits_temperature", "data"):
-        return {row: {name: grid.recipe(name)[row] for name in experiment["recipes"]}}
+def taught(grid: Grid, experiment: Experiment) -> list[str]:
+    """The games whose teachers' curves are in that figure: teachers from elsewhere have none."""
+    if experiment.get("against") != "teacher":
+        return []
+    return [game for game in grid.games_of(experiment) if grid.teacher_curve(game)]
+
+
+def against(grid: Grid, experiment: Experiment) -> dict[str, Any]:
+    """What ``against`` is for each variant: a temperature, a fraction of the data, or the sizes of a network."""
+    key = experiment.get("against")
+    if key == "parameters":
+        return {name: grid.network(cell.network) for name, cell in variants(grid, experiment).items()}
+    if key in ("temperature", "logits_temperature", "data"):
+        return {name: grid.recipe(cell.recipe)[key] for name, cell in variants(grid, experiment).items()}
     return {}
 
 
@@ -91,12 +133,55 @@ def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
     return [cell for cell in playing if cell.seed == experiment["seeds"][0]]
 
 
+def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
+    """What an experiment's table is made by, beside its episodes.
+
+    ``students``, in the order of their files: the cell, the game, the variant, and the list of what it learnt that game
+    from.
+    """
+    joint = grid.recipes_by("q_learning")
+    students = [
+        [
+            *cell,
+            game,
+            variant(grid, experiment, cell),
+            "" if cell.recipe in joint else grid.dataset_list(game, grid.recipe(cell.recipe)["teacher"]),
+        ]
+        for game, cell in scored(grid, experiment)
+    ]
+    return {
+        "title": experiment["title"],
+        "games": grid.games_of(experiment),
+        "students": students,
+        "against": experiment.get("against", ""),
+        "values": against(grid, experiment),
+        "whole": grid.network("dqn" if "dqn" in grid.config["networks"] else grid.config["teacher"]["network"]),
+    }
+
+
+def figure_facts(grid: Grid, experiment: Experiment, drawn: Iterable[Cell]) -> dict[str, Any]:
+    """What an experiment's figures are made by; ``curves`` in the order of the files of the cells that are drawn."""
+    return {
+        "games": grid.games_of(experiment),
+        "variants": list(variants(grid, experiment)),
+        "against": experiment.get("against", ""),
+        "series": series(grid, experiment) if against(grid, experiment) else {},
+        "curves": [[grid.games_in(cell.games), variant(grid, experiment, cell)] for cell in drawn],
+    }
+
+
+def has_profile(grid: Grid, experiment: Experiment) -> bool:
+    """Whether there is a distribution of runs over games to draw: several games, several seeds."""
+    return len(grid.games_of(experiment)) > 1 and len(experiment["seeds"]) > 1
+
+
 def results_of(grid: Grid, names: Iterable[str]) -> Iterator[str]:
     """What experiments ask for."""
     for name in names:
         yield f"<results>/table_{name}.csv"
-        yield f"<results>/aggregates_{name}.csv"
-        yield f"<results>/figures/{name}.png"
-        yield f"<results>/figures/{name}_curves.png"
+        yield f"<results>/figures/{name}/scores.png"
+        yield f"<results>/figures/{name}/curves.png"
+        if has_profile(grid, grid.config["experiments"][name]):
+            yield f"<results>/figures/{name}/profile.png"
     if any(grid.teacher_curve(game) for game in grid.games):
         yield "<results>/figures/teacher_curves.png"

@@ -22,6 +22,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_names(config)
     _check_recipes(grid)
     _check_students(grid)
+    _check_against(grid)
     _check_teachers(grid)
     _check_joint_dqns(grid)
     _check_divisors(grid)
@@ -138,6 +139,24 @@ def check_target(grid: Grid, target: str) -> None:
         _check_game(target, names[0])
     elif match := re.fullmatch(r"(table|aggregates)_(.+)\.(csv|md|tex|html)", kind):
         _known(target, match[2], grid.config["experiments"], "experiment")
+
+
+def _check_against(grid: Grid) -> None:
+    """Variants that the experiment's figure has no place for."""
+    fit = dict.fromkeys(("temperature", "logits_temperature"), grid.recipes_by("kl"))
+    fit["data"] = [name for name in grid.config["recipes"] if name not in grid.recipes_by("q_learning")]
+    for name, experiment in grid.config["experiments"].items():
+        against = experiment.get("against", "")
+        for recipe in experiment["recipes"] if against in fit else []:
+            if recipe not in fit[against]:
+                loss = grid.recipe(recipe)["loss"]
+                raise ConfigError(
+                    f"experiments.{name}.against: {against} means nothing to {recipe}, whose loss is {loss}; "
+                    f"allowed: the recipes {', '.join(fit[against])}"
+                )
+        if against == "teacher" and not set(experiment["recipes"]) & set(fit["data"]):
+            allowed = ", ".join(fit["data"])
+            raise ConfigError(f"experiments.{name}.against: teacher needs a recipe that learns from one: {allowed}")
 
 
 def _teachers(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .acting import choose
 from .atari import AtariVector, Episode, action_ids
 from .checkpoints import save_agent
-from .networks import Agent, Precision
+from .networks import Agent, Network, Precision
 from .protocols import PROTOCOLS
 from .readouts import Readout
 from .training import stream
@@ -167,6 +167,11 @@ def check_actions(agent: Actor, game: str, action_ids: list[int]) -> None:
         raise ValueError(f"this agent does not play {game}; it plays {', '.join(sorted(agent.actions))}")
     if list(agent.actions[game]) != action_ids:
         raise ValueError(f"{game}: the agent's actions {list(agent.actions[game])} are not the protocol's {action_ids}")
+
+
+def random_player(game: str, protocol: str) -> Agent:
+    """An agent to be played with epsilon 1, uniformly at random: what it would rather do does not matter."""
+    return Agent(Network((1, 1, 1), 1), {game: action_ids(game, PROTOCOLS[protocol])})
 
 
 def mean_return(episodes: Sequence[Episode]) -> float:

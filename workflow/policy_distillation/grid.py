@@ -94,6 +94,10 @@ class Grid:
     def teacher_scores(self, game: str) -> str:
         return f"{self.teacher_folder(game)}/scores/{game}.csv"
 
+    def random_scores(self, game: str) -> str:
+        """Those of uniformly random play."""
+        return f"<results>/random/{game}/scores/{game}.csv"
+
     def teacher_curve(self, game: str) -> list[str]:
         """The teacher's learning curve; a teacher from elsewhere has none."""
         source = self.teacher(game)["source"]

@@ -19,8 +19,9 @@ import pandas as pd
 import yaml
 
 from .figures import title as game_title
+from .readable import label
 from .sidecar import read_sidecar, sidecar_path
-from .tables import MEAN_ROW, label
+from .tables import MEAN_ROW
 
 MOST_CELLS = 500
 """Of an experiment, that are described on the page: 2 kB each."""
@@ -133,7 +134,10 @@ def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]]
     for record in table[: end + 1 if end > 1 else end].to_dict("records"):
         estimates = {
             variant: Estimate(
-                *(float(record[f"{variant}{part}"]) for part in ("_percent", "_low", "_high", "", "_percent_paper"))
+                *(
+                    float(record[f"{variant}{part}"])
+                    for part in (".percent", ".low", ".high", ".score", ".percent_paper")
+                )
             )
             for variant in variants
         }
@@ -195,7 +199,9 @@ text { font-family: system-ui, sans-serif !important }
 
 
 def _alt(title: str, svg: Path) -> str:
-    if svg.stem.endswith("_curves"):
+    if svg.stem == "profile":
+        return f"{title}: the fraction of runs above each score on the way from random play to the teacher"
+    if svg.stem == "curves":
         return f"{title}: mean return of the students while they learn, beside their teachers'"
     return f"{title}: scores in percent of the teachers', with intervals; the table has the numbers"
 

@@ -1,73 +1,87 @@
-"""Numbers for the tables: relative scores, aggregates over games and seeds, and their intervals."""
+"""Numbers for the tables: relative scores, aggregates over games and seeds, and their intervals.
+
+A *run* is one training seed. Aggregates are those of Agarwal et al. 2021 (arXiv 2108.13264); their metrics take, for
+each game, an array whose last axis is the game's runs, so that a thousand resamples are one call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Returns = NDArray[np.float64]
+Metric = Callable[[Sequence[Returns]], Returns]
 
 
-def relative_score(students: Sequence[Returns], teacher: Returns) -> float:
-    """Mean return of the students in percent of the teacher's; NaN where the teacher's mean is not positive.
+# A game's scores
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, and what it might have been; all NaN where it means nothing."""
+
+    value: float
+    samples: Returns
+    """(resamples,)."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The middle of ``samples``."""
+        return _percentiles(self.samples, level)
+
+
+def mean_return(runs: Sequence[Returns], seed: int | Sequence[int] = 0, resamples: int = 10_000) -> Estimate:
+    """The mean over runs of each one's mean return.
+
+    Episodes are drawn anew within each run. Where runs differ by more than their episodes explain, that comes on top,
+    with Student's t for the few that there are. With one run nothing is known of it: the samples say how well this run
+    was measured, not how much another would differ.
+
+    Drawing runs and then their episodes, as is often done, counts the episodes' spread twice, in the drawn episodes and
+    in the runs' means; for runs that agree the variance is up to three times what it should be.
 
     Args:
-        students: one array of episode returns per seed; seeds weigh equally.
-        teacher: the teacher's episode returns.
+        runs: one array of episode returns per seed; seeds weigh equally.
     """
-    denominator = float(np.mean(teacher))
-    if denominator <= 0:
-        return float("nan")
-    return 100.0 * float(np.mean([np.mean(returns) for returns in students])) / denominator
-
-
-def relative_score_interval(
-    students: Sequence[Returns], teacher: Returns, seed: int = 0, resamples: int = 10_000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of :func:`relative_score`; see :func:`relative_score_samples`."""
-    return _percentiles(relative_score_samples(students, teacher, seed, resamples), level)
-
-
-def relative_score_samples(
-    students: Sequence[Returns], teacher: Returns, seed: int = 0, resamples: int = 10_000
-) -> Returns:
-    """Bootstrap distribution of :func:`relative_score`, (resamples,); NaN where the teacher's mean is not positive.
-
-    Resamples the seeds, then each one's episodes, and the teacher's episodes. With one seed the spread is that of the
-    episodes alone: it says how well this student was measured, not how much another training run would differ.
-    """
-    if np.mean(teacher) <= 0:
-        return np.full(resamples, np.nan)
     rng = np.random.default_rng(seed)
-    denominators = _bootstrap_means(teacher, resamples, rng)
-    per_seed = np.stack([_bootstrap_means(returns, resamples, rng) for returns in students])
-    picks = rng.integers(0, len(students), (len(students), resamples))
-    numerators = np.take_along_axis(per_seed, picks, axis=0).mean(axis=0)
-    # A teacher near zero: ratios with a resampled mean below it mean nothing.
-    return np.where(denominators > 0, 100.0 * numerators / np.where(denominators > 0, denominators, 1.0), np.nan)
+    means, count = np.array([np.mean(returns) for returns in runs]), len(runs)
+    samples = np.mean([_bootstrap_means(returns, resamples, rng) for returns in runs], axis=0)
+    if count > 1:
+        of_episodes = np.mean([np.var(returns) / len(returns) for returns in runs])
+        excess = max(0.0, float(np.var(means, ddof=1) - of_episodes))
+        samples = samples + np.sqrt(excess / count) * rng.standard_t(count - 1, resamples)
+    return Estimate(float(means.mean()), samples)
 
 
-def geometric_mean_interval(samples: Sequence[Returns], level: float = 0.95) -> tuple[float, float]:
-    """Interval of the geometric mean over games, from each game's bootstrap distribution."""
-    matrix = np.stack(samples)
-    positive = np.where(matrix > 0, matrix, np.nan)
-    return _percentiles(np.exp(np.log(positive).mean(axis=0)), level)
+def relative_score(student: Estimate, teacher: Estimate, zero: Estimate | None = None) -> Estimate:
+    """A mean return in percent of the teacher's, or of the way to it from ``zero``, such as a random agent's mean.
 
-
-def _percentiles(values: Returns, level: float) -> tuple[float, float]:
-    usable = values[np.isfinite(values)]
-    if len(usable) == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(usable, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
-    return float(low), float(high)
+    It means nothing unless the teacher's mean is above that in each resample: a ratio to what might as well be nothing,
+    or less, has an interval without an end.
+    """
+    offset, offsets = (0.0, np.zeros_like(teacher.samples)) if zero is None else (zero.value, zero.samples)
+    spans = teacher.samples - offsets
+    if (spans <= 0).any():
+        return Estimate(float("nan"), np.full_like(spans, np.nan))
+    value = 100.0 * (student.value - offset) / (teacher.value - offset)
+    return Estimate(value, 100.0 * (student.samples - offsets) / spans)
 
 
 def _bootstrap_means(returns: Returns, resamples: int, rng: np.random.Generator) -> Returns:
-    picks = rng.integers(0, len(returns), (resamples, len(returns)))
-    means: Returns = returns[picks].mean(axis=1)
+    means: Returns = rng.choice(returns, (resamples, len(returns))).mean(axis=1)
     return means
+
+
+def _percentiles(values: Returns, level: float) -> tuple[float, float]:
+    if len(values) == 0 or not np.isfinite(values).all():
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
+    return float(low), float(high)
+
+
+# The geometric mean over games
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -78,43 +92,103 @@ def geometric_mean(values: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(numbers))))
 
 
-def interquartile_mean(scores: Returns) -> float:
-    """Mean of the middle half of all entries (Agarwal et al. 2021, arXiv 2108.13264)."""
-    ordered = np.sort(scores, axis=None)
-    cut = int(0.25 * len(ordered))
-    return float(np.mean(ordered[cut : len(ordered) - cut]))
+def geometric_mean_interval(samples: Sequence[Returns], level: float = 0.95) -> tuple[float, float, float]:
+    """Interval of the geometric mean over games; the fraction of resamples in which a game's score was not positive.
+
+    Such a resample counts as zero, which the geometric mean tends to when one of its numbers does. Left out, they would
+    raise the interval just where it should be low.
+
+    Args:
+        samples: for each game what its score might have been, (resamples,).
+    """
+    matrix = np.stack(samples)
+    if not np.isfinite(matrix).all():
+        return float("nan"), float("nan"), float("nan")
+    positive = (matrix > 0).all(axis=0)
+    means = np.exp(np.log(np.where(positive, matrix, 1.0)).mean(axis=0)) * positive
+    return *_percentiles(means, level), float(1.0 - positive.mean())
+
+
+# Aggregates over games and runs
+
+
+def interquartile_mean(games: Sequence[Returns]) -> Returns:
+    """Mean of the middle half of all runs of all games."""
+    ordered = np.sort(np.concatenate(games, axis=-1), axis=-1)
+    cut = int(0.25 * ordered.shape[-1])
+    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1))
+
+
+def median(games: Sequence[Returns]) -> Returns:
+    """Median over the games of each one's mean over runs."""
+    return np.asarray(np.median(_game_means(games), axis=0))
+
+
+def mean(games: Sequence[Returns]) -> Returns:
+    """Mean over the games of each one's mean over runs."""
+    return np.asarray(_game_means(games).mean(axis=0))
+
+
+def optimality_gap(games: Sequence[Returns]) -> Returns:
+    """By how much runs fall short of 100 in the mean; what lies above it does not make up for it."""
+    return 100.0 - mean([np.minimum(runs, 100.0) for runs in games])
+
+
+def performance_profile(games: Sequence[Returns], thresholds: Returns) -> Returns:
+    """Fraction of runs above each threshold, in the mean over games, (..., thresholds)."""
+    return mean([np.moveaxis(runs[..., None] > thresholds, -2, -1).astype(float) for runs in games])
+
+
+def _game_means(games: Sequence[Returns]) -> Returns:
+    return np.stack([runs.mean(axis=-1) for runs in games])
+
+
+METRICS: Mapping[str, Metric] = {
+    "iqm": interquartile_mean,
+    "median": median,
+    "mean": mean,
+    "optimality_gap": optimality_gap,
+}
 
 
 def stratified_bootstrap_interval(
-    scores: Sequence[Returns],
-    metric: Callable[[Sequence[Returns]], float],
-    seed: int = 0,
-    resamples: int = 2_000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of a metric of each game's runs, which are drawn anew for each game by itself.
+    games: Sequence[Returns], metric: Metric, seed: int = 0, resamples: int = 2_000, level: float = 0.95
+) -> tuple[Returns, Returns]:
+    """Percentile interval of a metric of each game's runs, which are drawn anew for each game by itself."""
+    rng = np.random.default_rng(seed)
+    values = metric([rng.choice(runs, (resamples, len(runs))) for runs in games])
+    low, high = np.percentile(values, [50.0 * (1.0 - level), 50.0 * (1.0 + level)], axis=0)
+    return low, high
 
-    Resamples for which the metric is NaN (a geometric mean with a score below zero) are left out.
+
+def probability_of_improvement(
+    first: Sequence[Returns], second: Sequence[Returns], seed: int = 0, resamples: int = 2_000, level: float = 0.95
+) -> tuple[float, float, float]:
+    """Chance that a run of the first beats one of the second on a random game, and its interval; a tie counts as half.
+
+    Args:
+        first, second: for each game the scores of the runs, whose numbers may differ; drawn anew for each game.
     """
     rng = np.random.default_rng(seed)
-    values = [metric([rng.choice(runs, len(runs)) for runs in scores]) for _ in range(resamples)]
-    return _percentiles(np.asarray(values), level)
+    chance, samples = 0.0, np.zeros(resamples)
+    for ours, theirs in zip(first, second, strict=True):
+        wins = 0.5 + 0.5 * np.sign(np.subtract.outer(ours, theirs))
+        # How often each run is drawn tells all: with games played instead of runs there are thousands of pairs.
+        draws = [rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples) for runs in (ours, theirs)]
+        chance += wins.mean() / len(first)
+        samples += ((draws[0] @ wins) * draws[1]).sum(axis=1) / wins.size / len(first)
+    return float(chance), *_percentiles(samples, level)
+
+
+# Learning curves
 
 
 def unsteadiness(curve: Returns, points: int) -> float:
     """Mean absolute change between neighbours of ``points`` evenly spaced points of a learning curve.
 
-    Curves with different numbers of evaluations are comparable at the same number of points.
+    Curves with different numbers of evaluations are comparable at the same number of points. NaN for a single point.
     """
+    if points < 2:
+        return float("nan")
     picked = curve[np.linspace(0, len(curve) - 1, points).round().astype(int)]
     return float(np.abs(np.diff(picked)).mean())
-
-
-def probability_of_improvement(first: Sequence[Returns], second: Sequence[Returns]) -> float:
-    """Chance that a run of the first beats one of the second on a random game; a tie counts as half.
-
-    Args:
-        first, second: for each game the scores of the runs, whose numbers may differ.
-    """
-    differences = [np.sign(np.subtract.outer(ours, theirs)) for ours, theirs in zip(first, second, strict=True)]
-    return float(np.mean([0.5 + 0.5 * np.mean(signs) for signs in differences]))

@@ -1,199 +1,133 @@
-"""Tables: from episodes to the paper's rows, with the paper's numbers beside ours."""
+"""The paper's table: a row a game, columns for each variant, with the paper's numbers beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .files import atomic_path
-from .statistics import (
-    Returns,
-    geometric_mean,
-    geometric_mean_interval,
-    interquartile_mean,
-    probability_of_improvement,
-    relative_score,
-    relative_score_interval,
-    relative_score_samples,
-    stratified_bootstrap_interval,
-)
+from .scores import SCALES, Scores
+from .statistics import geometric_mean, geometric_mean_interval
 
 MEAN_ROW = "geometric mean"
 
 
-def read_returns(path: Path) -> Returns:
-    """The episode returns in a scores file."""
-    return pd.read_csv(path)["return"].to_numpy(np.float64)
+PAPER_KEY = ["game", "recipe", "network", "games"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's numbers for one experiment, by PAPER_KEY: columns score, percent.
+
+    The teachers' rows name no recipe. Where the paper prints a mean over games without the games, ``game`` is the
+    mean's name and ``games`` are those that it is over; elsewhere ``games`` is empty.
+    """
+
+    rows: pd.DataFrame
+
+    @classmethod
+    def read(cls, path: str | Path, experiment: str) -> Paper:
+        """Of an experiment; without rows where the paper has none of this name."""
+        rows = pd.read_csv(path, dtype=dict.fromkeys(PAPER_KEY, str)).fillna(dict.fromkeys(PAPER_KEY, ""))
+        return cls(rows[rows["experiment"] == experiment].set_index(PAPER_KEY)[["score", "percent"]])
+
+    def number(self, column: str, game: str, recipe: str = "", network: str = "", games: str = "") -> float:
+        """NaN where the paper has none."""
+        key = (game, recipe, network, games)
+        return float(self.rows[column].to_dict().get(key, float("nan")))
 
 
 def experiment_table(
-    teachers: Mapping[str, Returns],
-    students: Mapping[tuple[str, str], Sequence[Returns]],
-    paper: pd.DataFrame,
-    against: Mapping[str, Mapping[str, float]] | None = None,
+    scores: Scores,
+    paper: Paper,
+    against: str = "",
+    values: Mapping[str, float] | None = None,
+    whole: float = float("nan"),
 ) -> pd.DataFrame:
-    """A table like the paper's: one row a game, the geometric mean over games, and what the variants differ in.
+    """One row a game, the geometric mean over games, and what the variants differ in.
 
     Args:
-        teachers: episode returns by game.
-        students: one array of episode returns per seed, by (game, variant); a variant is a loss, a network, ...
-        paper: columns game, agent (a variant, or dqn), score, percent; a row for the geometric mean where the paper
-            prints it without the games.
-        against: rows to add below, by name; of each variant (and "teacher") the network's size, the temperature, ...
+        against: what a last row is called, such as ``temperature``.
+        values: what it holds, as scores, for each variant; none: no such row.
+        whole: what the values are a percentage of: the teacher's.
 
-    Columns: game, teacher, teacher_paper (the paper's DQN); for each variant V: V (mean score), V_percent (of the
-    teacher), V_low and V_high (95% bootstrap interval of the percentage), V_paper, V_percent_paper; note. What has no
-    meaning is left empty and noted.
+    Columns: game; teacher, random (mean scores); teacher_paper (the paper's DQN); for each variant V: V.score (mean),
+    V.percent (of the teacher's), V.low and V.high (95% interval), V.normalised (percent of the way from the random
+    agent's to the teacher's), V.normalised_low, V.normalised_high, V.score_paper, V.percent_paper; note. What has no
+    meaning is left empty and noted. No name contains a dot, so no variant's column is another's or the table's own.
     """
-    variants = list(dict.fromkeys(variant for _, variant in students))
-    published = paper.set_index(["game", "agent"])
-    rows: list[dict[str, object]] = []
-    samples: dict[str, list[Returns]] = {variant: [] for variant in variants}
-    for game, teacher in teachers.items():
-        row: dict[str, object] = {"game": game, "teacher": float(np.mean(teacher))}
-        row["teacher_paper"] = _published(published, game, "dqn", "score")
-        row["note"] = ""
-        if not np.any(teacher):
-            row["note"] = "THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it"
-        elif np.mean(teacher) <= 0:
-            row["note"] = "the teacher's mean score is not positive, so percentages mean nothing"
-        for variant in variants:
-            returns = students[game, variant]
-            row[variant] = float(np.mean([np.mean(seed) for seed in returns]))
-            row[f"{variant}_percent"] = relative_score(returns, teacher)
-            row[f"{variant}_low"], row[f"{variant}_high"] = relative_score_interval(returns, teacher)
-            samples[variant].append(relative_score_samples(returns, teacher, seed=len(rows)))
-            row[f"{variant}_paper"] = _published(published, game, variant, "score")
-            row[f"{variant}_percent_paper"] = _published(published, game, variant, "percent")
-        row["note"] = row.pop("note")  # last
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    means: dict[str, object] = {"game": MEAN_ROW}
-    missing = []
-    for variant in variants:
-        means[f"{variant}_percent"] = geometric_mean(table[f"{variant}_percent"].tolist())
-        printed = _published(published, MEAN_ROW, variant, "percent")
-        games = geometric_mean(table[f"{variant}_percent_paper"].tolist())
-        means[f"{variant}_percent_paper"] = games if np.isnan(printed) else printed
-        if np.isnan(geometric_mean(table[f"{variant}_percent"].tolist())):
+    rows = [_game_row(scores, paper, game) for game in scores.teachers]
+    table = pd.DataFrame(rows, columns=columns(scores))
+    footer = [_mean_row(scores, paper, table)]
+    if values:
+        footer.append({"game": against, "note": "", "teacher": whole})
+        for variant, value in values.items():
+            footer[-1] |= {f"{variant}.score": value, f"{variant}.percent": 100 * value / whole}
+    return pd.concat([table, pd.DataFrame(footer, columns=table.columns)], ignore_index=True)
+
+
+def columns(scores: Scores) -> list[str]:
+    parts = ["score", "percent", "low", "high", "normalised", "normalised_low", "normalised_high"]
+    parts += ["score_paper", "percent_paper"]
+    own = [f"{variant}.{part}" for variant in scores.variants for part in parts]
+    return ["game", "teacher", "random", "teacher_paper", *own, "note"]
+
+
+def _game_row(scores: Scores, paper: Paper, game: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"game": game, "teacher": scores.teacher_means[game].value}
+    row |= {"random": scores.random_means[game].value, "teacher_paper": paper.number("score", game)}
+    for variant in scores.variants:
+        if (game, variant) not in scores.runs:
+            continue
+        found, cell = scores.estimates[game, variant], scores.cell(variant)
+        row[f"{variant}.score"] = found["score"].value
+        for scale, prefix in zip(SCALES, ("", "normalised_"), strict=True):
+            row[f"{variant}.{scale}"] = found[scale].value
+            row[f"{variant}.{prefix}low"], row[f"{variant}.{prefix}high"] = found[scale].interval()
+        for column in ("score", "percent"):
+            row[f"{variant}.{column}_paper"] = paper.number(column, game, cell.recipe, cell.network)
+    if not np.any(scores.teachers[game]):
+        note = "THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it"
+    elif not scores.means_something(game, "percent"):
+        note = "the teacher's mean score is not clearly above zero, so percentages of it mean nothing"
+    elif not scores.means_something(game, "normalised"):
+        note = "the teacher's mean score is not clearly above a random agent's"
+    else:
+        note = ""
+    return {**row, "note": note}
+
+
+def _mean_row(scores: Scores, paper: Paper, table: pd.DataFrame) -> dict[str, Any]:
+    """Over the games that every variant plays; the paper's, where it is over the same ones."""
+    games, notes = scores.common_games, []
+    row: dict[str, Any] = {"game": MEAN_ROW}
+    ours = table.set_index("game").loc[games]
+    missing, uncertain = [], []
+    for variant in scores.variants:
+        cell, names = scores.cell(variant), " ".join(sorted(games))
+        printed = paper.number("percent", MEAN_ROW, cell.recipe, cell.network, names)
+        from_games = geometric_mean(ours[f"{variant}.percent_paper"].tolist())
+        row[f"{variant}.percent_paper"] = from_games if np.isnan(printed) else printed
+        row[f"{variant}.percent"] = geometric_mean(ours[f"{variant}.percent"].tolist())
+        if np.isnan(row[f"{variant}.percent"]):
             missing.append(variant)
-        else:
-            means[f"{variant}_low"], means[f"{variant}_high"] = geometric_mean_interval(samples[variant])
-    means["note"] = (
-        f"no geometric mean for {', '.join(missing)}: a percentage is empty or not positive" if missing else ""
-    )
-    footer = [means]
-    for name, values in (against or {}).items():
-        footer.append({"game": name, "note": "", **values})
-        if "teacher" in values:
-            footer[-1] |= {f"{variant}_percent": 100 * values[variant] / values["teacher"] for variant in variants}
-    return pd.concat([table, pd.DataFrame(footer)], ignore_index=True)[table.columns]
-
-
-def _published(paper: pd.DataFrame, game: str, agent: str, column: str) -> float:
-    return float(paper[column].to_dict()[game, agent]) if (game, agent) in paper.index else float("nan")
-
-
-def label(variant: str) -> str:
-    """A variant's name for people."""
-    return variant.upper() if variant in ("mse", "nll", "kl") else variant
-
-
-def readable(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
-    """The same table for people: a cell a variant, ``score: percent [interval]``, the paper's percentage beside it."""
-    out = pd.DataFrame({"game": table["game"]})
-    out["teacher"] = [_number(value) for value in table["teacher"]]
-    if table["teacher_paper"].notna().any():
-        out["teacher, paper"] = [_number(value) for value in table["teacher_paper"]]
-    for variant in variants:
-        out[f"{label(variant)}: % of teacher"] = [_percent(row, variant) for _, row in table.iterrows()]
-        if table[f"{variant}_percent_paper"].notna().any():
-            out[f"{label(variant)}, paper"] = [_number(value) for value in table[f"{variant}_percent_paper"]]
-    if table["note"].astype(bool).any():
-        out["note"] = table["note"]
-    return out
-
-
-def _percent(row: pd.Series, variant: str) -> str:
-    percent, low, high = (row[f"{variant}_{part}"] for part in ("percent", "low", "high"))
-    text = _number(percent)
-    if text and np.isfinite(low):
-        text = f"{text} [{_number(low)}, {_number(high)}]"
-    score = _number(row[variant])
-    return f"{score}: {text}" if score and text else score or text
-
-
-def _number(value: float) -> str:
-    if not np.isfinite(value):
-        return ""
-    if abs(value) >= 10_000 or (abs(value) >= 1_000 and float(value).is_integer()):
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.1g}"
-
-
-def aggregate_table(
-    teachers: Mapping[str, Returns], students: Mapping[tuple[str, str], Sequence[Returns]]
-) -> pd.DataFrame:
-    """Aggregates over games and seeds (Agarwal et al. 2021), in percent of the teachers' scores: a row a variant.
-
-    Columns: variant; seeds; resampled: ``seeds``, or ``episodes`` where there is one seed, and then the interval says
-    nothing about another training run; iqm (interquartile mean), iqm_low and iqm_high (95% stratified bootstrap);
-    better_than_V for each other variant V: the chance that a run (with one seed: a game played) of the row's variant
-    beats one of V's. Games whose teacher's mean is not positive are left out.
-    """
-    variants = list(dict.fromkeys(variant for _, variant in students))
-    games = [game for game, teacher in teachers.items() if np.mean(teacher) > 0]
-    scores: dict[str, list[Returns]] = {}
-    rows: list[dict[str, object]] = []
-    for variant in variants if games else []:
-        seeds = min(len(students[game, variant]) for game in games)
-        scores[variant] = []
-        for game in games:
-            runs = students[game, variant][:seeds]
-            values = np.array([np.mean(run) for run in runs]) if seeds > 1 else runs[0]
-            scores[variant].append(100.0 * values / np.mean(teachers[game]))
-        # With one seed the runs are episodes, which only tell how well each game's mean is known.
-        metric = _iqm_of_runs if seeds > 1 else _iqm_of_means
-        low, high = stratified_bootstrap_interval(scores[variant], metric)
-        rows.append({"variant": variant, "seeds": seeds, "resampled": "seeds" if seeds > 1 else "episodes"})
-        rows[-1] |= {"iqm": metric(scores[variant]), "iqm_low": low, "iqm_high": high}
-    for row in rows:
-        for other in variants:
-            if other != row["variant"]:
-                row[f"better_than_{other}"] = probability_of_improvement(scores[str(row["variant"])], scores[other])
-    return pd.DataFrame(rows)
-
-
-def _iqm_of_runs(scores: Sequence[Returns]) -> float:
-    return interquartile_mean(np.concatenate(scores))
-
-
-def _iqm_of_means(scores: Sequence[Returns]) -> float:
-    return interquartile_mean(np.array([np.mean(runs) for runs in scores]))
-
-
-HTML = """<!doctype html><meta charset="utf-8"><title>{title}</title>
-<style>body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2em }} table {{ border-collapse: collapse }}
-th, td {{ padding: .35em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-th:first-child, td:first-child {{ text-align: left }} tr:last-child {{ font-weight: 600 }}</style>
-<h1>{title}</h1>
-{table}
-<p>Mean score: percentage of the teacher's [95% interval]. Paper: Rusu et al., ICLR 2016.</p>
-"""
-
-
-def write_table(table: pd.DataFrame, variants: Sequence[str], title: str, csv: Path) -> None:
-    """Write the table to ``csv`` and, in readable form, beside it as Markdown, LaTeX and HTML."""
-    pretty = readable(table, variants)
-    texts = {
-        ".csv": table.to_csv(index=False, float_format="%.6g"),
-        ".md": pretty.to_markdown(index=False, disable_numparse=True, stralign="right") + "\n",
-        ".tex": pretty.to_latex(index=False, escape=True),
-        ".html": HTML.format(title=title, table=pretty.to_html(index=False, border=0)),
-    }
-    for suffix, text in texts.items():
-        with atomic_path(csv.with_suffix(suffix)) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            continue
+        samples = [scores.estimates[game, variant]["percent"].samples for game in games]
+        row[f"{variant}.low"], row[f"{variant}.high"], at_zero = geometric_mean_interval(samples)
+        if at_zero:
+            uncertain.append(f"{variant}: {100 * at_zero:.2g}%")
+    if not games:
+        notes.append("no game is played by every variant, so there is no mean")
+    elif len(games) < len(table):
+        notes.append(f"over {', '.join(games)} alone, which every variant plays")
+    if games and missing:
+        notes.append(f"no geometric mean for {', '.join(missing)}: a percentage is empty or not positive")
+    if uncertain:
+        notes.append(
+            f"resamples in which a game's percentage was not positive count as zero ({'; '.join(uncertain)} of them)"
+        )
+    return {**row, "note": "; ".join(notes)}

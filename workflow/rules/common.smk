@@ -14,14 +14,17 @@ os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, [PACKAGE, os.getenv("P
 
 from policy_distillation import resources
 from policy_distillation.cells import (
-    against,
     beside_teachers,
-    distilled,
+    figure_facts,
     filmed,
+    has_profile,
     results_of,
     scored,
+    table_facts,
+    taught,
     variant,
     variants,
+    with_curves,
 )
 from policy_distillation.checks import check_config, check_target
 from policy_distillation.command import read_command

@@ -24,3 +24,17 @@ rule evaluate_agent:
         protocol=config["protocol"],
     script:
         "../scripts/evaluate_agent.py"
+
+
+# What random play earns, under the same protocol, starts and seeds: zero on the tables' normalised scale.
+use rule evaluate_agent as evaluate_random with:
+    input:
+        agent=[],
+        teacher=lambda wc: (grid.teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
+    output:
+        csv="<results>/random/{game}/scores/{game}.csv",
+        json="<results>/random/{game}/scores/{game}.csv.json",
+    log:
+        "<logs>/evaluate_random/{game}.log",
+    benchmark:
+        "<benchmarks>/evaluate_random/{game}.tsv"

@@ -4,11 +4,13 @@
 rule table:
     input:
         teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
+        randoms=lambda wc: [grid.random_scores(game) for game in grid.games_of(experiment(wc))],
         students=lambda wc: [cell.scores(game) for game, cell in scored(grid, experiment(wc))],
         beside=lambda wc: travelling(
             f"{path}.json"
             for path in [
                 *(grid.teacher_scores(game) for game in grid.games_of(experiment(wc))),
+                *(grid.random_scores(game) for game in grid.games_of(experiment(wc))),
                 *(cell.scores(game) for game, cell in scored(grid, experiment(wc))),
             ]
         ),
@@ -18,17 +20,18 @@ rule table:
         md="<results>/table_{experiment}.md",
         tex="<results>/table_{experiment}.tex",
         html=report("<results>/table_{experiment}.html", caption="../report/table.rst", category="{experiment}"),
+        scores="<results>/scores_{experiment}.csv",
         aggregates="<results>/aggregates_{experiment}.csv",
         csv_json="<results>/table_{experiment}.csv.json",
+        scores_json="<results>/scores_{experiment}.csv.json",
         aggregates_json="<results>/aggregates_{experiment}.csv.json",
     log:
-        "<logs>/table_{experiment}.log",
+        "<logs>/table/{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(config["experiments"]),
     localrule: True
     params:
-        title=lambda wc: experiment(wc)["title"],
-        games=lambda wc: grid.games_of(experiment(wc)),
-        columns=lambda wc: [(game, variant(experiment(wc), cell)) for game, cell in scored(grid, experiment(wc))],
-        against=lambda wc: against(grid, experiment(wc)),
+        facts=lambda wc: table_facts(grid, experiment(wc)),
     script:
         "../scripts/table.py"
 
@@ -38,54 +41,65 @@ rule figure:
         table="<results>/table_{experiment}.csv",
         students=lambda wc: [cell.curve for cell in beside_teachers(grid, experiment(wc))],
         teachers=lambda wc: [
-            path
-            for game in grid.games_of(experiment(wc))
-            if beside_teachers(grid, experiment(wc))
-            for path in map(here, grid.teacher_curve(game))
+            here(path) for game in taught(grid, experiment(wc)) for path in grid.teacher_curve(game)
         ],
     output:
-        png=report("<results>/figures/{experiment}.png", caption="../report/figure.rst", category="{experiment}"),
-        pdf="<results>/figures/{experiment}.pdf",
-        svg="<results>/figures/{experiment}.svg",
+        png=report("<results>/figures/{experiment}/scores.png", caption="../report/figure.rst", category="{experiment}"),
+        pdf="<results>/figures/{experiment}/scores.pdf",
+        svg="<results>/figures/{experiment}/scores.svg",
     log:
-        "<logs>/figure_{experiment}.log",
+        "<logs>/figures/{experiment}/scores.log",
     wildcard_constraints:
-        experiment="|".join(config["experiments"]),
+        experiment=one_of(config["experiments"]),
     localrule: True
     params:
-        variants=lambda wc: variants(experiment(wc)),
-        against=lambda wc: experiment(wc).get("against"),
-        games=lambda wc: grid.games_of(experiment(wc)),
-        cells=lambda wc: [
-            (grid.games_in(cell.games), variant(experiment(wc), cell))
-            for cell in beside_teachers(grid, experiment(wc))
-        ],
+        facts=lambda wc: figure_facts(grid, experiment(wc), beside_teachers(grid, experiment(wc))),
+        taught=lambda wc: taught(grid, experiment(wc)),
     script:
         "../scripts/figure.py"
 
 
 rule figure_curves:
     input:
-        students=lambda wc: [cell.curve for cell in distilled(grid, experiment(wc))],
+        students=lambda wc: [cell.curve for cell in with_curves(grid, experiment(wc))],
         teachers=lambda wc: [grid.teacher_scores(game) for game in grid.games_of(experiment(wc))],
     output:
         png=report(
-            "<results>/figures/{experiment}_curves.png", caption="../report/figure_curves.rst", category="{experiment}"
+            "<results>/figures/{experiment}/curves.png",
+            caption="../report/figure_curves.rst",
+            category="{experiment}",
         ),
-        pdf="<results>/figures/{experiment}_curves.pdf",
-        svg="<results>/figures/{experiment}_curves.svg",
+        pdf="<results>/figures/{experiment}/curves.pdf",
+        svg="<results>/figures/{experiment}/curves.svg",
     log:
-        "<logs>/figure_{experiment}_curves.log",
+        "<logs>/figures/{experiment}/curves.log",
     wildcard_constraints:
-        experiment="|".join(config["experiments"]),
+        experiment=one_of(config["experiments"]),
     localrule: True
     params:
-        games=lambda wc: grid.games_of(experiment(wc)),
-        cells=lambda wc: [
-            (grid.games_in(cell.games), variant(experiment(wc), cell)) for cell in distilled(grid, experiment(wc))
-        ],
+        facts=lambda wc: figure_facts(grid, experiment(wc), with_curves(grid, experiment(wc))),
     script:
         "../scripts/figure_curves.py"
+
+
+rule figure_profile:
+    input:
+        "<results>/scores_{experiment}.csv",
+    output:
+        png=report(
+            "<results>/figures/{experiment}/profile.png",
+            caption="../report/figure_profile.rst",
+            category="{experiment}",
+        ),
+        pdf="<results>/figures/{experiment}/profile.pdf",
+        svg="<results>/figures/{experiment}/profile.svg",
+    log:
+        "<logs>/figures/{experiment}/profile.log",
+    wildcard_constraints:
+        experiment=one_of(config["experiments"]),
+    localrule: True
+    script:
+        "../scripts/figure_profile.py"
 
 
 rule figure_teacher_curves:
@@ -95,12 +109,12 @@ rule figure_teacher_curves:
         png=report(
             "<results>/figures/teacher_curves.png",
             caption="../report/figure_teacher_curves.rst",
-            category="teachers",
+            category="Teachers",
         ),
         pdf="<results>/figures/teacher_curves.pdf",
         svg="<results>/figures/teacher_curves.svg",
     log:
-        "<logs>/figure_teacher_curves.log",
+        "<logs>/figures/teacher_curves.log",
     localrule: True
     params:
         games=[game for game in grid.games if grid.teacher_curve(game)],

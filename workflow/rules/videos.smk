@@ -19,7 +19,7 @@ rule video:
     params:
         titles=lambda wc: [
             "Teacher",
-            *(variant(experiment(wc), cell) for cell in filmed(grid, experiment(wc), wc.game)),
+            *(variant(grid, experiment(wc), cell) for cell in filmed(grid, experiment(wc), wc.game)),
         ],
         epsilon=config["evaluation"]["epsilon"],
         seed=config["evaluation"]["seed"],

@@ -1,5 +1,6 @@
-"""Score an agent on one game."""
+"""Score an agent, or random play, on one game."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from policy_distillation import openmp
@@ -7,7 +8,7 @@ from policy_distillation import openmp
 openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.checkpoints import load_agent
-from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes
+from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes, random_player
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.hardware import job_device
 from policy_distillation.sidecar import write_sidecar
@@ -19,12 +20,16 @@ device = select_device(job_device(machine["device"], bool(snakemake.resources.ge
 precision = select_precision(machine["precision"], device)
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
-    agent, metadata = load_agent(Path(snakemake.input.agent), device)
+    evaluation, game = Evaluation(**snakemake.params.evaluation), snakemake.wildcards.game
+    if snakemake.input.agent:
+        agent, metadata = load_agent(Path(snakemake.input.agent), device)
+    else:
+        agent, metadata = random_player(game, snakemake.params.protocol), {"kind": "random"}
+        evaluation = replace(evaluation, epsilon=1.0)
     teacher = load_agent(Path(snakemake.input.teacher), device)[0] if snakemake.input.teacher else None
-    evaluation = Evaluation(**snakemake.params.evaluation)
     episodes = play_episodes(
         agent,
-        snakemake.wildcards.game,
+        game,
         snakemake.params.protocol,
         evaluation,
         stream(snakemake.params.seed, "evaluation"),
@@ -34,13 +39,13 @@ with logging_to(snakemake.log[0]):
     frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
     print(frame[["return", "length"]].describe().to_string())
     if not frame["return"].any():
-        print(f"WARNING: this agent never scored in {len(frame)} games of {snakemake.wildcards.game}")
+        print(f"WARNING: this agent never scored in {len(frame)} games of {game}")
     with atomic_path(Path(snakemake.output.csv)) as temporary:
         frame.to_csv(temporary, index=False)
     facts = {
         "kind": "scores",
-        "game": snakemake.wildcards.game,
-        "evaluation": dict(snakemake.params.evaluation),
+        "game": game,
+        "evaluation": asdict(evaluation),
         "protocol": snakemake.params.protocol,
         "seed": snakemake.params.seed,
         # What the last digits depend on; on a CPU, not on its threads.

@@ -1,24 +1,26 @@
-"""An experiment's figure: percentage of the teachers' scores with the paper's marks, or curves beside the teachers'."""
+"""An experiment's scores: percentages of the teachers' with the paper's marks, or curves beside the teachers'."""
 
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
-from policy_distillation.figures import online_curves, relative_scores, save_figure, scores_against
+from policy_distillation.curve_figures import online_curves
+from policy_distillation.figures import save_figure
+from policy_distillation.score_figures import relative_scores, scores_against
 from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
-    params = snakemake.params
+    facts = snakemake.params.facts
     table = pd.read_csv(snakemake.input.table)
-    if params.against == "teacher":
-        teachers = dict(zip(params.games, map(pd.read_csv, snakemake.input.teachers), strict=True))
-        students = defaultdict(dict)
-        for (games, variant), path in zip(params.cells, snakemake.input.students, strict=True):
+    if facts["against"] == "teacher":
+        teachers = dict(zip(snakemake.params.taught, map(pd.read_csv, snakemake.input.teachers), strict=True))
+        students = {game: defaultdict(list) for game in facts["games"]}
+        for (games, variant), path in zip(facts["curves"], snakemake.input.students, strict=True):
             for game in games:
-                students[game].setdefault(variant, pd.read_csv(path))  # the first seed
-        figure = online_curves(teachers, students)
-    elif params.against:
-        figure = scores_against(table, params.variants, params.against)
+                students[game][variant].append(pd.read_csv(path))
+        figure = online_curves(teachers, students, table.set_index("game")["teacher"].to_dict())
+    elif facts["against"]:
+        figure = scores_against(table, facts["series"], facts["against"])
     else:
-        figure = relative_scores(table, params.variants)
+        figure = relative_scores(table, facts["variants"])
     save_figure(figure, Path(snakemake.output.png))

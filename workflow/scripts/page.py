@@ -9,9 +9,9 @@ from policy_distillation.training import logging_to
 
 given, params = snakemake.input, snakemake.params
 with logging_to(snakemake.log[0]):
-    scores, videos = map(Path, given.scores), map(Path, given.videos)
+    scores, figures, videos = (map(Path, paths) for paths in (given.scores, given.figures, given.videos))
     experiments = []
-    for entry, table, figure, curves in zip(params.experiments, given.tables, given.figures, given.curves, strict=True):
+    for entry, table in zip(params.experiments, given.tables, strict=True):
         cells = []
         for (game, variant, (recipe, network, seed)), path in zip(entry["cells"], scores, strict=False):
             cells.append(Cell(game, variant, f"{recipe}, {network}, seed {seed}", path))
@@ -22,7 +22,7 @@ with logging_to(snakemake.log[0]):
                 table=Path(table),
                 variants=entry["variants"],
                 cells=cells,
-                figures=[Path(figure), Path(curves)],
+                figures=list(islice(figures, entry["figures"])),
                 videos=list(islice(videos, entry["videos"])),
             )
         )

@@ -1,53 +1,77 @@
-"""An experiment's table: the paper's rows from its cells' episodes; and aggregates over games and seeds."""
+"""An experiment's tables: the paper's rows, its cells' scores one by one, and aggregates over games and seeds."""
 
-from collections import defaultdict
 from pathlib import Path
 
-import pandas as pd
+from policy_distillation.aggregates import aggregate_table
+from policy_distillation.cells import Cell
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.networks import Agent, Network
+from policy_distillation.readable import normalised, of_teachers, write_tables
+from policy_distillation.remarks import remarks
+from policy_distillation.scores import Scores, Student, long_table, read_returns
 from policy_distillation.sidecar import read_sidecar, write_sidecar
-from policy_distillation.tables import aggregate_table, experiment_table, read_returns, write_table
+from policy_distillation.tables import Paper, experiment_table
 from policy_distillation.training import logging_to
 
 LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
 
+
+def parameters(sizes):
+    return Agent(Network(**sizes), LEGAL_ACTIONS).parameter_count
+
+
 with logging_to(snakemake.log[0]):
-    params = snakemake.params
-    teachers = dict(zip(params.games, map(read_returns, snakemake.input.teachers), strict=True))
-    students = defaultdict(list)
-    for (game, variant), path in zip(params.columns, snakemake.input.students, strict=True):
-        students[game, variant].append(read_returns(path))
-    paper = pd.read_csv(snakemake.input.paper).query("experiment == @snakemake.wildcards.experiment")
-    against = params.against
-    if "parameters" in against:
-        sizes = against["parameters"].items()
-        against = {"parameters": {name: Agent(Network(**size), LEGAL_ACTIONS).parameter_count for name, size in sizes}}
-    table = experiment_table(teachers, students, paper, against)
-    print(table.to_string())
-    for game, note in zip(table["game"], table["note"], strict=True):
-        if note:
-            print(f"WARNING: {game}: {note}")
-    for game, path in zip(params.games, snakemake.input.teachers, strict=True):
-        if read_sidecar(Path(path)).get("acting") == "sample":
-            told = ["its teacher's policy is sampled, without epsilon", *table.loc[table["game"] == game, "note"]]
-            table.loc[table["game"] == game, "note"] = "; ".join(filter(None, told))
-    aggregates = aggregate_table(teachers, students)
-    print(aggregates.to_string())
-    with atomic_path(Path(snakemake.output.aggregates)) as temporary:
-        aggregates.to_csv(temporary, index=False, float_format="%.6g")
-    variants = list(dict.fromkeys(variant for _, variant in students))
-    write_table(table, variants, params.title, Path(snakemake.output.csv))
-    scores = [*snakemake.input.teachers, *snakemake.input.students]
-    sidecars = [read_sidecar(Path(path)) for path in scores]
-    facts = {
-        "kind": "table",
-        "experiment": snakemake.wildcards.experiment,
-        **dict(params.items()),
-        "protocols": sorted({facts["protocol"] for facts in sidecars}),
-        "acting": {path: facts.get("acting") for path, facts in zip(scores, sidecars, strict=True)},
-        "seeds": sorted({facts["agent"]["seed"] for facts in sidecars} - {None}),
-        "scores": {path: file_digest(Path(path)) for path in scores},
+    name, facts, files, outputs = (
+        snakemake.wildcards.experiment,
+        snakemake.params.facts,
+        snakemake.input,
+        snakemake.output,
+    )
+    sources = [*files.teachers, *files.randoms, *files.students]
+    sidecars = {path: read_sidecar(Path(path)) for path in sources}
+    cells = [Cell(*student[:4]) for student in facts["students"]]
+    scores = Scores(
+        dict(zip(facts["games"], map(read_returns, files.teachers), strict=True)),
+        dict(zip(facts["games"], map(read_returns, files.randoms), strict=True)),
+        [
+            Student(cell, variant, game, read_returns(path))
+            for cell, (*_, game, variant, _), path in zip(cells, facts["students"], files.students, strict=True)
+        ],
+    )
+    values, whole = facts["values"], float("nan")
+    if facts["against"] == "parameters":
+        values, whole = {key: parameters(sizes) for key, sizes in values.items()}, parameters(facts["whole"])
+    table = experiment_table(scores, Paper.read(files.paper, name), facts["against"], values, whole)
+    aggregates = aggregate_table(scores)
+    said = remarks(
+        Path(outputs.csv).parent,
+        facts["students"],
+        [sidecars[path] for path in files.students],
+        {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
+    )
+    for content in (table, aggregates):
+        print(content.to_string())
+    for text in [*(f"{row.game}: {row.note}" for row in table.itertuples() if row.note), *said]:
+        print(f"WARNING: {text}")
+    readable = {
+        "Mean score: percentage of the teacher's [95% interval].": of_teachers(table, scores.variants),
+        "Percent of the way from a random agent's score to the teacher's [95% interval].": normalised(
+            table, scores.variants, aggregates
+        ),
     }
-    for csv in (snakemake.output.csv, snakemake.output.aggregates):
-        write_sidecar(Path(csv), facts)
+    write_tables(readable, facts["title"], said, Path(outputs.csv))
+    made_by = {
+        "kind": "table",
+        "experiment": name,
+        **facts,
+        "protocols": sorted({entry["protocol"] for entry in sidecars.values()}),
+        "acting": {path: entry.get("acting") for path, entry in sidecars.items()},
+        "seeds": sorted({cell.seed for cell in cells}),
+        "remarks": said,
+        "scores": {path: file_digest(Path(path)) for path in sources},
+    }
+    csvs = {outputs.csv: table, outputs.scores: long_table(name, scores), outputs.aggregates: aggregates}
+    for path, content in csvs.items():
+        with atomic_path(Path(path)) as temporary:
+            content.to_csv(temporary, index=False, float_format="%.6g")
+        write_sidecar(Path(path), made_by)

@@ -1,0 +1,266 @@
+"""Every experiment that the check admits ends in tables and figures in which nothing is mixed up."""
+
+from __future__ import annotations
+
+import runpy
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import hypothesis
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_distillation import cells, sidecar
+from policy_distillation.checks import check_config
+from policy_distillation.config import ConfigError
+from policy_distillation.grid import Grid
+from test_config import CONFIG, ROOT, merge
+
+# Names that once were another column's, or another cell's when joined.
+NETWORKS: dict[str, Any] = {
+    name: {"channels": [4, 4, 4], "hidden": hidden, **extra}
+    for name, hidden, extra in [("c", 4, {"controller": 4}), ("b_c", 8, {"controller": 4}), ("low", 8, {})]
+}
+RECIPES: dict[str, Any] = {
+    "kl": {"loss": "kl"},
+    "kl_low": {"loss": "kl", "temperature": 1.0},
+    "teacher": {"loss": "kl", "data": 0.1},
+    "note": {"loss": "nll"},
+    "game": {"loss": "mse"},
+    "a": {"loss": "kl", "temperature": 0.5},
+    "a_b": {"loss": "kl", "data": 0.5},
+    "joint": {"loss": "q_learning"},
+    **{f"r{index}": {"loss": "kl", "temperature": 0.01 * 2**index} for index in range(9)},
+}
+SETS = {"multi3": ["freeway", "pong", "qbert"], "two": ["pong", "breakout"], "one": ["qbert"]}
+GAMES = ["breakout", "freeway", "pong", "qbert", *SETS]
+TEACHERS = {"good": 100.0, "poor": -20.0, "zero": 0.0, "nearly zero": 0.03}
+EPISODES = 8
+
+
+def several(names: list[str], most: int) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(names), min_size=1, max_size=most, unique=True)
+
+
+EXPERIMENTS = st.fixed_dictionaries(
+    {
+        "title": st.sampled_from(["Plain", "<script>alert(1)</script> & 100% $x$"]),
+        "games": several(GAMES, 4),
+        "recipes": several(list(RECIPES), 12),
+        "networks": several(list(NETWORKS), 3),
+        "seeds": st.sampled_from([[0], [3, 1], [0, 1, 2]]),
+    },
+    optional={"against": st.sampled_from(["parameters", "temperature", "data", "teacher"])},
+)
+
+
+def configured(name: str, experiment: dict[str, Any]) -> Grid:
+    """The configuration with this experiment alone, or nothing if it is not admitted."""
+    change = {"networks": NETWORKS, "recipes": RECIPES, "game_sets": SETS, "teacher": {"network": "low"}}
+    grid = Grid({**merge(CONFIG, change), "experiments": {name: experiment}})
+    try:
+        check_config(grid.config)
+    except ConfigError:
+        hypothesis.reject()
+    return grid
+
+
+class Run:
+    """The scripts of rules/results.smk on made-up scores in a folder."""
+
+    def __init__(self, folder: Path, name: str, experiment: dict[str, Any], levels: dict[str, str], seed: int) -> None:
+        self.results, self.name, self.experiment = folder, name, experiment
+        self.grid, self.rng = configured(name, experiment), np.random.default_rng(seed)
+        self.games = self.grid.games_of(experiment)
+        self.means: dict[str, float] = {}
+        self.data: dict[tuple[str, str], str] = {}
+        for game in self.games:
+            level = TEACHERS[levels[game]]
+            self.score(self.grid.teacher_scores(game), level, 0.0 if levels[game] == "zero" else 1.0)
+            self.score(self.grid.random_scores(game), level - 10.0 if levels[game] == "poor" else 0.0, 0.1)
+            if game != "freeway":  # a teacher from elsewhere has no curve
+                self.curve(f"<results>/{game}.csv", "step", [game])
+        for game, cell in cells.scored(self.grid, experiment):
+            self.score(cell.scores(game), float(self.rng.normal(50, 300)), 20.0)
+        for cell in cells.cells(experiment):
+            unit = "step" if cell.recipe == "joint" else "update"
+            self.curve(cell.curve, unit, self.grid.games_in(cell.games))
+
+    def at(self, path: str) -> Path:
+        found = Path(path.replace("<results>", str(self.results)))
+        found.parent.mkdir(parents=True, exist_ok=True)
+        return found
+
+    def score(self, path: str, mean: float, spread: float, **facts: Any) -> None:
+        returns = mean + spread * self.rng.standard_normal(EPISODES)
+        pd.DataFrame({"return": returns}).to_csv(self.at(path), index=False)
+        self.means[path] = returns.mean()
+        facts = {"protocol": "paper2015", "agent": {"commit": "a", "data": {}}, "commit": "b", **facts}
+        sidecar.write_sidecar(self.at(path), facts)
+
+    def curve(self, path: str, unit: str, games: list[str]) -> None:
+        points = int(self.rng.integers(1, 4))
+        columns = {f"return_{game}": self.rng.normal(size=points) for game in games}
+        pd.DataFrame({unit: np.arange(1, points + 1), **columns}).to_csv(self.at(path), index=False)
+
+    def script(self, name: str, inputs: Any, outputs: dict[str, str], **params: Any) -> None:
+        snakemake = SimpleNamespace(
+            input=inputs,
+            output=SimpleNamespace(**{key: str(self.at(path)) for key, path in outputs.items()}),
+            params=SimpleNamespace(**params),
+            wildcards=SimpleNamespace(experiment=self.name),
+            log=[str(self.results / "log")],
+        )
+        runpy.run_path(str(ROOT / f"workflow/scripts/{name}.py"), {"snakemake": snakemake})
+
+    def files(self, paths: list[str]) -> list[str]:
+        return [str(self.at(path)) for path in paths]
+
+    def tables(self) -> None:
+        inputs = SimpleNamespace(
+            teachers=self.files([self.grid.teacher_scores(game) for game in self.games]),
+            randoms=self.files([self.grid.random_scores(game) for game in self.games]),
+            students=self.files([cell.scores(game) for game, cell in cells.scored(self.grid, self.experiment)]),
+            paper=ROOT / "resources/paper_results.csv",
+        )
+        outputs = {"csv": "table", "scores": "scores", "aggregates": "aggregates"}
+        outputs = {key: f"<results>/{kind}_{self.name}.csv" for key, kind in outputs.items()}
+        self.script("table", inputs, outputs, facts=cells.table_facts(self.grid, self.experiment))
+
+    def figures(self) -> None:
+        table, long = (str(self.results / f"{kind}_{self.name}.csv") for kind in ("table", "scores"))
+        folder, teachers = f"<results>/figures/{self.name}", [self.grid.teacher_scores(game) for game in self.games]
+        taught = [game for game in cells.taught(self.grid, self.experiment) if game != "freeway"]
+        drawn = cells.beside_teachers(self.grid, self.experiment)
+        inputs = SimpleNamespace(table=table, students=self.files([cell.curve for cell in drawn]))
+        inputs.teachers = self.files([f"<results>/{game}.csv" for game in taught])
+        facts = cells.figure_facts(self.grid, self.experiment, drawn)
+        self.script("figure", inputs, {"png": f"{folder}/scores.png"}, facts=facts, taught=taught)
+        drawn = cells.with_curves(self.grid, self.experiment)
+        inputs = SimpleNamespace(students=self.files([cell.curve for cell in drawn]), teachers=self.files(teachers))
+        facts = cells.figure_facts(self.grid, self.experiment, drawn)
+        self.script("figure_curves", inputs, {"png": f"{folder}/curves.png"}, facts=facts)
+        if cells.has_profile(self.grid, self.experiment):
+            self.script("figure_profile", [long], {"png": f"{folder}/profile.png"})
+
+    def read(self, kind: str) -> pd.DataFrame:
+        return pd.read_csv(self.results / f"{kind}_{self.name}.csv")
+
+
+@pytest.fixture(autouse=True)
+def fast() -> Any:
+    """Small figures; a sidecar's provenance asks git and takes longer than the rest."""
+
+    def draw(figure: Any, png: Path) -> None:
+        figure.savefig(png, dpi=20)
+        plt.close(figure)
+
+    with mock.patch("policy_distillation.figures.save_figure", draw), mock.patch.object(sidecar, "provenance", dict):
+        yield
+
+
+@hypothesis.settings(
+    max_examples=20,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+    phases=[hypothesis.Phase.generate],
+)
+@given(EXPERIMENTS, st.fixed_dictionaries(dict.fromkeys(GAMES[:4], st.sampled_from(list(TEACHERS)))), st.integers(0, 9))
+def test_every_admitted_experiment_ends_in_tables_and_figures(
+    experiment: dict[str, Any], levels: dict[str, str], seed: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), "x_curves", experiment, levels, seed)
+        run.tables()
+        assert_nothing_is_mixed_up(run)
+        run.figures()
+        for name in ("scores", "curves"):
+            assert (run.results / f"figures/x_curves/{name}.png").stat().st_size > 0
+        page = (run.results / "table_x_curves.html").read_text()
+        assert "<script>" not in page
+        for suffix in ("md", "tex"):
+            assert "interquartile mean" in (run.results / f"table_x_curves.{suffix}").read_text()
+
+
+def assert_nothing_is_mixed_up(run: Run) -> None:
+    """Each cell is one row of the long table, and each number of the wide one is made of its own cells."""
+    table, long, aggregates = run.read("table").set_index("game"), run.read("scores"), run.read("aggregates")
+    students = long[long["role"] == "student"].set_index(["games", "game", "recipe", "network", "seed"])
+    expected = {
+        (cell.games, game, *cell[1:]): cell.scores(game) for game, cell in cells.scored(run.grid, run.experiment)
+    }
+    assert students.index.is_unique
+    assert set(students.index) == set(expected)
+    shown = defaultdict(list)
+    for key, path in expected.items():
+        assert students.loc[key, "score"] == pytest.approx(run.means[path], rel=1e-4)
+        shown[students.loc[key, "variant"], key[1]].append(run.means[path])
+    # Several numbers of one variant on one game are its seeds' and nothing else's.
+    assert {len(means) for means in shown.values()} == {len(run.experiment["seeds"])}
+    for (variant, game), means in shown.items():
+        assert table.loc[game, f"{variant}.score"] == pytest.approx(np.mean(means), rel=1e-4)
+        for scale, prefix in (("percent", ""), ("normalised", "normalised_")):
+            value, low, high = table.loc[
+                game, [f"{variant}.{name}" for name in (scale, f"{prefix}low", f"{prefix}high")]
+            ]
+            assert np.isnan(value) or low <= value <= high
+    variants = {variant for variant, _ in shown}
+    assert set(aggregates["variant"]) == variants
+    assert len(aggregates) == len(variants) * (2 * 4 + len(variants) - 1)
+
+
+MINE = {"title": "Mine", "games": ["pong", "qbert"], "recipes": ["kl"], "networks": ["low"], "seeds": [0, 1]}
+GOOD = dict.fromkeys(GAMES[:4], "good")
+
+
+def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path: Path) -> None:
+    run = Run(tmp_path, "mine", MINE, GOOD, 0)
+    run.tables()
+    assert sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"] == []
+    digests = ["1" * 64, "2" * 64]
+    listing = run.at(run.grid.dataset_list("pong"))
+    listing.write_text("".join(f"{digest}  part.h5\n" for digest in digests))
+    first, second = (cells.Cell("pong", "kl", "low", seed).scores("pong") for seed in (0, 1))
+    run.score(first, 50.0, 1.0, agent={"commit": "a", "data": {"pong": digests}})
+    run.score(second, 50.0, 1.0, agent={"commit": "c", "data": {"pong": digests[:1]}})
+    run.score(run.grid.teacher_scores("qbert"), 100.0, 1.0, acting="sample")
+    run.tables()
+    remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
+    assert remarks == [
+        "The teachers' policies are sampled, without epsilon: qbert.",
+        "Learnt from other data than there is now: pong/kl/low/1 on pong.",
+        "Students were made by 2 different commits: a, c.",
+    ]
+    for suffix in ("md", "html", "tex"):
+        assert all(remark in (tmp_path / f"table_mine.{suffix}").read_text() for remark in remarks)
+
+
+def test_scores_that_were_altered_are_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path, "mine", MINE, GOOD, 0)
+    run.at(cells.Cell("pong", "kl", "low", 1).scores("pong")).write_text("return\n1000\n")
+    with pytest.raises(SystemExit):
+        run.tables()
+    assert "altered since it was written" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"against": "temperature", "recipes": ["kl", "note"]}, "temperature means nothing to note, whose loss is nll"),
+        ({"against": "data", "recipes": ["joint"]}, "data means nothing to joint, whose loss is q_learning"),
+        ({"against": "teacher", "recipes": ["joint"]}, "teacher needs a recipe that learns from one"),
+        ({"recipes": ["k" * 65]}, "is not allowed"),
+    ],
+)
+def test_what_has_no_place_in_a_figure_is_refused(change: dict[str, Any], refusal: str) -> None:
+    config = merge(CONFIG, {"networks": NETWORKS, "recipes": RECIPES})
+    with pytest.raises(ConfigError, match=refusal) as caught:
+        check_config({**config, "experiments": {"mine": {**MINE, **change}}})
+    assert "\n" not in str(caught.value)
