@@ -13,7 +13,7 @@ from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
 from policy_distillation.curve_figures import learning_curves, online_curves
 from policy_distillation.figures import save_figure
-from policy_distillation.readable import normalised, of_teachers, write_tables
+from policy_distillation.readable import label, normalised, of_teachers, write_tables
 from policy_distillation.score_figures import profiles, relative_scores, scores_against
 from policy_distillation.scores import Scores, Student, long_table
 from policy_distillation.tables import MEAN_ROW, Paper, experiment_table
@@ -194,7 +194,7 @@ def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:
     rows = pd.DataFrame({"update": [1, 2], "return_pong": [3.0, 4.0]})
     figure = learning_curves({"pong": {"kl": [rows, rows + 2], "mse": [rows]}}, {"pong": 5.0})
     lines = figure.axes[0].lines
-    assert [line.get_label() for line in lines] == ["KL", "MSE", "teacher"]
+    assert [line.get_label() for line in lines] == ["KL", "MSE", "the teacher's"]
     assert lines[1].get_ydata().tolist() == [3.0, 4.0]
     assert lines[2].get_ydata() == [5.0, 5.0]
     joint = pd.DataFrame({"step": [1, 2], "return_pong": [3.0, 4.0]})
@@ -236,6 +236,22 @@ def test_temperatures_are_a_row_and_an_axis_and_networks_panels() -> None:
     figure = scores_against(table, {name: name.split("/")[1] for name in values}, "temperature")
     assert [axes.get_title() for axes in figure.axes] == ["c", "d"]
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.01", "1"]
+
+
+def test_recipes_called_like_columns_are_columns_of_their_own() -> None:
+    names = ["teacher", "teacher_paper", "game", "note", "random", "kl", "kl_low", "paper"]
+    paper = Paper(PAPER.rows.rename(index={"mse": "teacher", "nll": "paper"}))
+    scores = scored({"pong": [20.0]}, {("pong", name): [[float(k)]] for k, name in enumerate(names)})
+    table = experiment_table(scores, paper)
+    assert table.columns.is_unique
+    assert [table[f"{name}.score"][0] for name in names] == list(range(8))
+    assert (table["game"][0], table["teacher"][0], table["teacher_paper"][0]) == ("pong", 20.0, 16.2)
+    readable = of_teachers(table, names)
+    assert readable["the paper's teacher"][0] == "16.2"
+    assert readable["teacher: the paper's"][0] == "94.4"
+    assert [readable[f"{label(name)}: % of teacher"][0].split(":")[0] for name in names] == [f"{k}.0" for k in range(8)]
+    legend = relative_scores(table, names).legends[0]
+    assert len(legend.get_texts()) == len(names) + 1
 
 
 def test_a_teacher_that_never_scored_is_called_out() -> None:
@@ -313,8 +329,8 @@ def test_online_curves_share_an_axis_and_state_their_unsteadiness() -> None:
     student = pd.DataFrame({"update": [5, 10, 15, 20], "return_pong": [0.0, 10.0, 15.0, 20.0]})
     axes = online_curves({"pong": teacher}, {"pong": {"kl_online": [student]}}, {"pong": 20.0}, points=4).axes[0]
     labels = [line.get_label() for line in axes.lines]
-    assert labels == ["teacher: 100.0%", "kl_online: 33.3%"]
+    assert labels == ["the teacher's: 100.0%", "kl_online: 33.3%"]
     assert [line.get_xdata()[-1] for line in axes.lines] == [1, 1]
     # A teacher from elsewhere has no curve; two seeds are two lines and one entry.
     axes = online_curves({}, {"pong": {"kl_online": [student, student]}}, {"pong": 10.0}, points=4).axes[0]
-    assert axes.get_legend_handles_labels()[1] == ["kl_online: 66.7%", "teacher"]
+    assert axes.get_legend_handles_labels()[1] == ["kl_online: 66.7%", "the teacher's"]

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from .figures import STYLE, colours, legend, panels, title
+from .figures import STYLE, TEACHER, colours, legend, panels, title
 from .readable import label
 from .statistics import unsteadiness
 
@@ -38,7 +38,7 @@ def learning_curves(curves: Curves, levels: Mapping[str, float] | None = None) -
                 axes.plot(points.index, points["mean"], "o-", markersize=3, color=colour[name], label=label(name))
                 axes.set_xlabel(UNITS[unit])
             if levels is not None:
-                axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label="teacher")
+                axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label=TEACHER)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         all_axes[0].set_ylabel("mean return")
         legend(figure)
@@ -71,13 +71,13 @@ def online_curves(
             for name, seeds in curves.items():
                 returns = [rows[f"return_{game}"].to_numpy(float) for rows in seeds]
                 roughness = 100 * np.mean([unsteadiness(curve, count) for curve in returns]) / best if best else np.nan
-                text = (label(name) or "teacher") + (f": {roughness:.1f}%" if np.isfinite(roughness) else "")
+                text = (label(name) or TEACHER) + (f": {roughness:.1f}%" if np.isfinite(roughness) else "")
                 for rows, curve in zip(seeds, returns, strict=True):
                     done = rows[_unit(rows)] / rows[_unit(rows)].max()
                     axes.plot(done, curve, color=colour[name], label=text, alpha=1 if len(seeds) == 1 else 0.6)
                     text = ""  # one entry for all seeds
             if game not in teachers:
-                axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label="teacher")
+                axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label=TEACHER)
             axes.set_xlabel("fraction of its training")
             axes.legend(fontsize=8, title="unsteadiness", title_fontsize=8)
         all_axes[0].set_ylabel("mean return")

@@ -35,6 +35,8 @@ STYLE: dict[Any, Any] = {
 }
 TITLES = {"ms_pacman": "MsPacman", "qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
 PANELS_IN_A_ROW = 4
+PAPER, TEACHER = "the paper's", "the teacher's"
+"""In legends. No variant can be called so, as any recipe can be called ``teacher``."""
 
 
 def title(game: str) -> str:
@@ -67,6 +69,8 @@ def legend(figure: Figure, place: Any = "outside upper center") -> None:
     found = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    if PAPER in found:
+        found[PAPER] = found.pop(PAPER)  # last
     most = max(1, int(figure.get_figwidth() / (0.9 + 0.09 * max(map(len, found), default=0))))
     columns = math.ceil(len(found) / 24) if "right" in place else min(len(found), most)
     figure.legend(list(found.values()), list(found), loc=place, ncols=columns)

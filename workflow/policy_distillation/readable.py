@@ -24,14 +24,14 @@ def of_teachers(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     """As the paper has it: a cell a variant, ``score: percent [interval]``, and the paper's percentage beside it."""
     out = pd.DataFrame({"game": table["game"], "teacher": table["teacher"].map(number)})
     if table["teacher_paper"].notna().any():
-        out["teacher, paper"] = table["teacher_paper"].map(number)
+        out["the paper's teacher"] = table["teacher_paper"].map(number)
     for variant in variants:
         out[f"{label(variant)}: % of teacher"] = [
             _cell(row[f"{variant}.score"], *(row[f"{variant}.{part}"] for part in ("percent", "low", "high")))
             for _, row in table.iterrows()
         ]
         if table[f"{variant}.percent_paper"].notna().any():
-            out[f"{label(variant)}, paper"] = table[f"{variant}.percent_paper"].map(number)
+            out[f"{label(variant)}: the paper's"] = table[f"{variant}.percent_paper"].map(number)
     if table["note"].astype(bool).any():
         out["note"] = table["note"]
     return out
@@ -91,12 +91,12 @@ def write_tables(tables: Mapping[str, pd.DataFrame], title: str, remarks: Sequen
         rows = table.to_html(index=False, border=0)
         for mean in (MEAN_ROW, IQM_ROW):
             rows = rows.replace(f"<tr>\n      <td>{mean}</td>", f'<tr class="mean">\n      <td>{mean}</td>')
-        page += [f"<p>{html.escape(caption)}</p>", rows]
-    page += [f"<p>{html.escape(remark)}</p>" for remark in remarks]
+        page += [f"<p>{html.escape(caption, quote=False)}</p>", rows]
+    page += [f"<p>{html.escape(remark, quote=False)}</p>" for remark in remarks]
     texts = {
         ".md": "\n".join([*markdown, *(f"{remark}\n" for remark in remarks)]),
         ".tex": "\n".join([*latex, *(f"% {remark}" for remark in remarks)]) + "\n",
-        ".html": HTML.format(title=html.escape(title), body="\n".join(page)),
+        ".html": HTML.format(title=html.escape(title, quote=False), body="\n".join(page)),
     }
     for suffix, text in texts.items():
         with atomic_path(csv.with_suffix(suffix)) as temporary:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .figures import STYLE, colours, legend, panels, title
+from .figures import PAPER, STYLE, colours, legend, panels, title
 from .readable import label
 from .statistics import Returns, performance_profile, stratified_bootstrap_interval
 from .tables import MEAN_ROW
@@ -53,7 +53,7 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
         figure, rows = plt.subplots(count, 1, figsize=size, layout="constrained", squeeze=False, sharey=True)
         for axes, stretch in zip(rows[:, 0], stretches, strict=True):
             _bars(axes, table.iloc[stretch], variants, scale)
-            axes.set_xlim(-0.6, len(stretches[0]) - 0.4)
+            axes.set_xlim(-0.5, len(stretches[0]) - 0.5)
             axes.set_ylabel(AXES[scale])
         legend(figure)
     return figure
@@ -71,10 +71,10 @@ def _bars(axes: Axes, table: pd.DataFrame, variants: Sequence[str], scale: str) 
         axes.errorbar(x[inside], value[inside], whiskers, fmt="none", ecolor="#333333", elinewidth=1)
         if scale == "percent" and table[f"{variant}.percent_paper"].notna().any():
             paper = table[f"{variant}.percent_paper"].to_numpy(float)
-            axes.plot(x, paper, "D", color="white", markeredgecolor="#111111", markersize=5, label="paper")
+            axes.plot(x, paper, "D", color="white", markeredgecolor="#111111", markersize=5, label=PAPER)
         for place, number in zip(x[~inside], value[~inside], strict=True):
             text, height = (f"{number:,.0f}", np.clip(number, *SHOWN)) if np.isfinite(number) else ("n/a", 0)
-            style: dict[str, Any] = {"fontsize": 8, "color": "#777777", "rotation": 90 if len(variants) > 6 else 0}
+            style: dict[str, Any] = {"fontsize": 8, "color": "#444444", "rotation": 90 if len(variants) > 6 else 0}
             axes.annotate(text, (place, height), ha="center", va="bottom", **style)
     axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
     axes.set_xticks(places, [title(game) for game in table["game"]])
@@ -96,6 +96,8 @@ def scores_against(table: pd.DataFrame, series: Mapping[str, str], against: str)
             variants = [variant for variant, own in series.items() if own == name]
             _lines(axes, table.set_index("game"), variants, against, scale)
             axes.set_ylabel(AXES[scale])
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, SHOWN[0]), min(high, SHOWN[1]))
         legend(figure, "outside right upper")
     return figure
 
@@ -118,7 +120,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, variants: Sequence[str], against: str
         if np.isfinite(mean).any():
             axes.plot(places, mean, "o-", color="#111111", linewidth=2.2, label="geometric mean")
         if np.isfinite(paper).any():
-            axes.plot(places, paper, "D", color="white", markeredgecolor="#111111", label="paper")
+            axes.plot(places, paper, "D", color="white", markeredgecolor="#111111", label=PAPER)
     axes.axhline(100, color="#111111", linewidth=1, linestyle="--")
     axes.set_xscale("log")
     ticks: dict[float, str] = {}
