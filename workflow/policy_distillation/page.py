@@ -131,6 +131,7 @@ def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]]
     table = pd.read_csv(csv)
     end = table["game"].tolist().index(MEAN_ROW)
     rows = []
+    parts = ("percent", "low", "high", "score", "percent_paper")
     for record in table[: end + 1 if end > 1 else end].to_dict("records"):
         estimates = {
             variant: Estimate(
