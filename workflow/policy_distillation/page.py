@@ -133,15 +133,7 @@ def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]]
     rows = []
     parts = ("percent", "low", "high", "score", "percent_paper")
     for record in table[: end + 1 if end > 1 else end].to_dict("records"):
-        estimates = {
-            variant: Estimate(
-                *(
-                    float(record[f"{variant}{part}"])
-                    for part in (".percent", ".low", ".high", ".score", ".percent_paper")
-                )
-            )
-            for variant in variants
-        }
+        estimates = {variant: Estimate(*(float(record[f"{variant}.{part}"]) for part in parts)) for variant in variants}
         rows.append({"game": record["game"], "teacher": float(record["teacher"]), "estimates": estimates})
     games_notes = zip(table["game"], table["note"].fillna(""), strict=True)
     return rows, [f"{game_title(game)}: {note}".replace("\n", " ") for game, note in games_notes if note]

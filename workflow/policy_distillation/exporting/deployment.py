@@ -24,7 +24,7 @@ from ..checkpoints import load_agent
 from ..evaluate import Actor, Evaluation, play_episodes
 from ..files import atomic_path
 from ..parts import Part
-from ..statistics import stratified_bootstrap_interval
+from ..statistics import mean_return
 from ..training import prepare_process, stream
 from .int8 import quantise, recorded
 from .onnx import OnnxAgent, export_onnx
@@ -81,7 +81,7 @@ def measure(
             player, game, metadata["protocol"]["name"], evaluation, stream(seed, "evaluation"), "float32"
         )
         returns = np.array([episode.episode_return for episode in episodes])
-        low, high = stratified_bootstrap_interval([returns], lambda runs: float(np.mean(runs[0])))
+        low, high = mean_return([returns]).interval()
         latency, batch = (processor_seconds(player, game, observations[:size]) for size in (1, BATCH))
         rows.append(
             Measured(

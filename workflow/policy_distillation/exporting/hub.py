@@ -26,7 +26,7 @@ from ..networks import EPSILON, Agent
 from ..protocols import Protocol
 from ..readouts import describe_acting
 from ..sidecar import read_sidecar, sidecar_path
-from ..statistics import stratified_bootstrap_interval
+from ..statistics import mean_return
 from ..training import stream
 from . import ExportError
 from .environment import leaderboard_id
@@ -216,7 +216,7 @@ def _sentence(metadata: Mapping[str, Any], origins: Sequence[Mapping[str, Any]])
 
 
 def _row(agent: Agent, score: Score) -> str:
-    low, high = stratified_bootstrap_interval([score.returns], lambda runs: float(np.mean(runs[0])))
+    low, high = mean_return([score.returns]).interval()
     readout = agent.readouts[score.game]
     return (
         f"| {score.game} | {score.returns.mean():,.1f} ± {score.returns.std():,.1f} | [{low:,.1f}, {high:,.1f}] | "
