@@ -40,9 +40,7 @@ rule figure:
     input:
         table="<results>/table_{experiment}.csv",
         students=lambda wc: [cell.curve for cell in beside_teachers(grid, experiment(wc))],
-        teachers=lambda wc: [
-            here(path) for game in taught(grid, experiment(wc)) for path in grid.teacher_curve(game)
-        ],
+        teachers=lambda wc: [here(path) for game in taught(grid, experiment(wc)) for path in grid.teacher_curve(game)],
     output:
         png=report("<results>/figures/{experiment}/scores.png", caption="../report/figure.rst", category="{experiment}"),
         pdf="<results>/figures/{experiment}/scores.pdf",
