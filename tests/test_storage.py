@@ -59,7 +59,7 @@ def start_without_a_shared_disk(copy: Checkout, nodes: Path, *arguments: str) ->
 def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
     endpoint: str, bucket: Any, finished: Checkout, tmp_path: Path
 ) -> None:
-    """A trained teacher, its snapshots' play and its own, students of both, scores, table, figures: ten jobs."""
+    """A trained teacher, its snapshots' play and its own, students of both, scores, table, figures: eleven jobs."""
     nodes = tmp_path / "nodes"
     nodes.mkdir()
     settings = {pretended_nodes.NODES: str(nodes), pretended_nodes.HIDDEN: str(tmp_path / "checkout")}
@@ -80,13 +80,13 @@ def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
     tracked = ["Snakefile", "config.yaml", "workflow", "profiles", "envs", "resources/paper_results.csv"]
     subprocess.run(["git", "add", *tracked], cwd=copy.folder, check=True)
 
-    targets = [TABLE, f"{RESULTS}/figures/online.png", f"{RESULTS}/figures/online_curves.png"]
+    targets = [TABLE, f"{RESULTS}/figures/online/scores.png", f"{RESULTS}/figures/online/curves.png"]
     try:
         done = start_without_a_shared_disk(copy, nodes, "--configfile", "mine.yaml", "--", *targets)
     finally:
         pretended_nodes.end_all(nodes)
     assert done.returncode == 0, done.stdout[-3000:] + pretended_nodes.outputs(nodes)
-    assert len(list(nodes.iterdir())) == 10
+    assert len(list(nodes.iterdir())) == 11
     assert not list((copy.folder / RESULTS).rglob("*.csv"))  # nothing but the lock is where Snakemake runs
 
     results = tmp_path / "fetched"
@@ -95,16 +95,16 @@ def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
         path.parent.mkdir(parents=True, exist_ok=True)
         bucket.download_file(item.key, str(path))
     local = finished.folder / RESULTS
-    for table in ("table_online.csv", "aggregates_online.csv"):
+    for table in ("table_online.csv", "scores_online.csv", "aggregates_online.csv"):
         assert (results / table).read_text() == (local / table).read_text()
         assert read_sidecar(results / table)["kind"] == "table"
     scores = [path.relative_to(results) for path in results.rglob("scores/*.csv")]
-    assert len(scores) == 3
+    assert len(scores) == 4
     for path in scores:
         assert (results / path).read_bytes() == (local / path).read_bytes()
         assert read_sidecar(results / path)["kind"] == "scores"
     assert len(list(results.glob("datasets/breakout/**/part*.h5"))) == 4
-    for figure in ("online", "online_curves"):
+    for figure in ("online/scores", "online/curves"):
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
 
     again = start_without_a_shared_disk(copy, nodes, "-n", "--configfile", "mine.yaml", "--", *targets)
