@@ -424,6 +424,26 @@ def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
     assert not re.search(r"output: .*/(kl|nll)/", plan)
 
 
+def test_students_are_learnt_anew_from_data_that_was_made_before(checkout: Checkout, tmp_path: Path) -> None:
+    """The data is made, then Snakemake is stopped: the next one must see that the students learnt from other data."""
+    copy = checkout.copy_to(tmp_path / "checkout")
+    tiny = {"hours_per_part": 1, "steps_per_hour": 20, "envs": 2, "warmup_steps": 5}
+    learning = {"updates_per_hour": 2, "evaluations": 1, "evaluation_episodes": 4}
+    settings = {"dataset": tiny, "distillation": learning, "teacher": {"source": "reference"}}
+    settings["experiments"] = {"online": None}
+    student = f"{RESULTS}/students/pong/kl/net1/seed0/agent.safetensors"
+    files = overlay(copy, "tiny.yaml", settings)
+    done = copy.snakemake(*files, "--", student)
+    assert done.returncode == 0, done.stdout[-4000:]
+    listing = copy.folder / f"{RESULTS}/datasets/pong/parts.txt"
+    digests = [line.split()[1] for line in listing.read_text().splitlines()]
+    assert read_metadata(copy.folder / student)["data"] == {"pong": digests}
+    assert planned(copy.snakemake("-n", *files, "--", student).stdout) == {}
+    files = overlay(copy, "tiny.yaml", {**settings, "dataset": {**tiny, "epsilon": 0.5}})
+    assert copy.snakemake(*files, "--", f"{RESULTS}/datasets/pong/parts.txt").returncode == 0
+    assert planned(copy.snakemake("-n", *files, "--", student).stdout) == {"distill_student": 1}
+
+
 def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) -> None:
     files = overlay(finished, "episodes.yaml", {"evaluation": {"games": {"pong": {"episodes": 16}}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout

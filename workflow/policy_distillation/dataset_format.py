@@ -78,23 +78,33 @@ def seal(path: Path, version: int = VERSIONS[-1]) -> None:
         file.write(f"{SCHEMA}{version}\nsha256 {digest}\n".encode())
 
 
+def read_seal(path: Path) -> tuple[int, str]:
+    """Version and digest as a part states them, in its first bytes. Raises DatasetError for any other file."""
+    block, _ = _read(path, whole=False)
+    written = re.match(rb"%s(\d)\nsha256 ([0-9a-f]{64})\n" % re.escape(SCHEMA.encode()), block)
+    if not written or int(written[1]) not in VERSIONS:
+        formats = " or ".join(f"{SCHEMA}{version}" for version in VERSIONS)
+        raise DatasetError(f"{path}: not a part of a teacher data set in the format {formats}")
+    return int(written[1]), written[2].decode()
+
+
 def check_seal(path: Path) -> tuple[int, str]:
-    """Version and digest of an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
+    """The same of an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
+    version, stated = read_seal(path)
+    if _read(path, whole=True)[1] != stated:
+        raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
+    return version, stated
+
+
+def _read(path: Path, whole: bool) -> tuple[bytes, str | None]:
+    """The first bytes of a file; and, if it is read as a whole, the digest of the others."""
     try:
         with open(path, "rb") as file:
-            block = file.read(USER_BLOCK)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.read(USER_BLOCK), hashlib.file_digest(file, "sha256").hexdigest() if whole else None
     except FileNotFoundError:
         raise DatasetError(f"{path}: no such file") from None
     except OSError as error:
         raise DatasetError(f"{path}: unreadable ({error.strerror})") from None
-    for version in VERSIONS:
-        if block.startswith(f"{SCHEMA}{version}\n".encode()):
-            if not block.startswith(f"{SCHEMA}{version}\nsha256 {digest}\n".encode()):
-                raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
-            return version, digest
-    formats = " or ".join(f"{SCHEMA}{version}" for version in VERSIONS)
-    raise DatasetError(f"{path}: not a part of a teacher data set in the format {formats}")
 
 
 def open_verified(path: Path, version: int) -> h5py.File:

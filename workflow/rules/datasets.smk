@@ -35,7 +35,8 @@ use rule dump_dataset as dump_online_dataset with:
 
 
 # Students read the parts that lie beside this list, but wait for it alone: with fifty edges for each of thousands of
-# students, planning would take longer than all else.
+# students, planning would take longer than all else. It holds the parts' digests, since Snakemake takes no notice of a
+# newer file whose content is the old.
 rule list_parts:
     input:
         lambda wc: grid.dataset_parts(wc.game),
@@ -44,8 +45,8 @@ rule list_parts:
     log:
         "<logs>/list_parts/{game}.log",
     localrule: True
-    shell:
-        "basename --multiple {input} > {output} 2> {log}"
+    script:
+        "../scripts/list_parts.py"
 
 
 use rule list_parts as list_online_parts with:

@@ -9,6 +9,7 @@ openmp.prepare("learn")  # before torch is loaded
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.hardware import job_device
+from policy_distillation.listing import read_listing
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
 from policy_distillation.students import distill_student
@@ -22,10 +23,7 @@ games = snakemake.params.games
 with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
     distill_student(
-        parts={
-            game: [Path(listing).with_name(name) for name in Path(listing).read_text().splitlines()]
-            for game, listing in zip(games, snakemake.input.parts, strict=True)
-        },
+        parts={game: read_listing(Path(listing)) for game, listing in zip(games, snakemake.input.parts, strict=True)},
         teachers=dict(zip(games, map(Path, snakemake.input.teachers), strict=False)),  # none unless the student drives
         network=Network(**snakemake.params.network),
         recipe=Recipe(**recipe),
