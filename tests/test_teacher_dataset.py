@@ -658,3 +658,21 @@ def test_a_fraction_of_an_hour_is_spread_over_all_of_it(recorded, numbered, frac
     assert abs(runs * length - fraction * HOUR) <= runs / 2
     assert window.frames.numel() <= whole.frames.numel() * min(1.0, fraction * 11 / 8 + 0.05)
     assert 0 <= Window.size(numbered, 2, fraction) - window.frames.numel() <= 0.01 * window.frames.numel()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+def test_sampling_on_a_gpu_does_not_wait_for_it(recorded, numbered, fraction):
+    window = Window(numbered, 2, fraction=fraction, device="cuda")
+    window.push(numbered, 0)
+    window.push(numbered, 2)
+    rng = np.random.default_rng(0)
+    window.sample(8, rng)  # warms up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        observations, q_values = window.sample(256, rng)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    times, slots = q_values[:, 0].long().cpu().numpy(), q_values[:, 1].long().cpu().numpy()
+    assert (observations.cpu().numpy() == recorded.observations[times, slots]).all()

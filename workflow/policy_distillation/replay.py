@@ -48,7 +48,9 @@ def gather_stacks(
     index = (rows[:, None] - back * slots) % len(frames)
     stacks = frames.index_select(0, index.flatten()).view(len(rows), depth, SIDE, SIDE)
     before_start = ages[rows][:, None] < back
-    if before_start.any():
+    if stacks.is_cuda:  # to look whether there are any would wait for the GPU
+        stacks.masked_fill_(before_start[:, :, None, None], 0)
+    elif before_start.any():
         stacks[before_start] = 0
     return stacks
 

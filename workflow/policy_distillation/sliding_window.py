@@ -83,7 +83,8 @@ class Window:
         runs = rng.integers(0, self.filled * len(self._kept) // span, batch_size)
         times = rng.integers(STACK - 1, span, batch_size)
         slots = rng.integers(0, self.slots, batch_size)
-        rows = torch.from_numpy((runs * span + times) * self.slots + slots).to(self.frames.device)
+        rows = torch.from_numpy((runs * span + times) * self.slots + slots)
+        rows = rows.to(self.frames.device, non_blocking=True)
         stacks = gather_stacks(self.frames, self.ages, rows, self.slots, self.repeat_first_frame)
         return stacks, self.q_values[rows]
 
