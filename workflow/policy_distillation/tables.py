@@ -90,15 +90,14 @@ def _game_row(scores: Scores, paper: Paper, game: str) -> dict[str, Any]:
             row[f"{variant}.{prefix}low"], row[f"{variant}.{prefix}high"] = found[scale].interval()
         for column in ("score", "percent"):
             row[f"{variant}.{column}_paper"] = paper.number(column, game, cell.recipe, cell.network)
+    notes = []
     if not np.any(scores.teachers[game]):
-        note = "THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it"
+        notes.append("THE TEACHER NEVER SCORED: train it longer or otherwise before you distil it")
     elif not scores.means_something(game, "percent"):
-        note = "the teacher's mean score is not clearly above zero, so percentages of it mean nothing"
-    elif not scores.means_something(game, "normalised"):
-        note = "the teacher's mean score is not clearly above a random agent's"
-    else:
-        note = ""
-    return {**row, "note": note}
+        notes.append("the teacher's mean score is not clearly above zero, so percentages of it mean nothing")
+    if not scores.means_something(game, "normalised"):
+        notes.append("the teacher's mean score is not clearly above a random agent's")
+    return {**row, "note": "; ".join(notes)}
 
 
 def _mean_row(scores: Scores, paper: Paper, table: pd.DataFrame) -> dict[str, Any]:
