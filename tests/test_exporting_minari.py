@@ -159,6 +159,14 @@ def test_the_command(parts, root, monkeypatch, capsys):
         main()
 
 
+def test_the_program_in_the_docs_reads_it(parts, root):
+    export_minari(parts[:1], "pong/teacher-v0")
+    (program,) = re.findall(r"```python\n(import minari.*?)```", (ROOT / "docs/using.md").read_text(), re.S)
+    names = {}
+    exec(program, names)
+    assert names["episode"].infos["q_values"].shape == (len(names["episode"]) + 1, 4)
+
+
 def test_a_protocol_that_gymnasium_cannot_follow_has_no_environment():
     assert environment_spec("breakout", PROTOCOLS["sb3"]) is None
     with pytest.raises(ValueError, match="presses FIRE after a reset"):

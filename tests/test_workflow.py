@@ -371,6 +371,20 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     assert read_metadata(results / "teachers/breakout/seed0/agent.safetensors")["steps"] == 2000
 
 
+def test_exported_students_are_scored_and_timed(finished: Checkout) -> None:
+    done = finished.snakemake(*SMOKE, "--", f"{RESULTS}/exports_compression.md")
+    assert done.returncode == 0, done.stdout[-4000:]
+    rows = pd.read_csv(finished.folder / RESULTS / "exports_compression.csv")
+    assert rows["form"].tolist() == ["torch", "onnx", "onnx int8"] * 2
+    assert rows["parameters"].tolist() == sorted(rows["parameters"], reverse=True)
+    assert set(rows["episodes"]) == {8}
+    assert set(rows["outputs"]) == {"logits"}
+    for agent in set(rows["agent"]):
+        sizes = [(finished.folder / agent).with_name("onnx") / f"breakout.{form}.onnx" for form in ("float32", "int8")]
+        assert rows.loc[rows["agent"] == agent, "bytes"].tolist()[1:] == [path.stat().st_size for path in sizes]
+    assert (finished.folder / RESULTS / "exports_compression.md").read_text().count("| breakout |") == 6
+
+
 def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     done = finished.snakemake(*SMOKE, "--report", "report.html")
     assert done.returncode == 0, done.stdout[-3000:]

@@ -91,8 +91,9 @@ def _single(
     """An agent of one game, as one file."""
     (game,) = agent.actions
     if to == "onnx":
+        from .deployment import describe_speed
         from .int8 import quantise
-        from .onnx import export_onnx
+        from .onnx import OnnxAgent, export_onnx
 
         path = output or Path(f"{game}{'_int8' if int8 else ''}.onnx")
         if int8 != (dataset is not None):
@@ -104,6 +105,7 @@ def _single(
                 whole = Path(folder, "float32.onnx")
                 export_onnx(agent, metadata, whole)
                 print(quantise(whole, dataset, path).describe())
+        print(describe_speed(OnnxAgent(path), game))
     elif to == "cleanrl":
         from .libraries import export_cleanrl
 

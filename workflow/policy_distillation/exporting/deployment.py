@@ -20,6 +20,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from ..atari import SIDE, STACK
 from ..checkpoints import load_agent
 from ..evaluate import Actor, Evaluation, play_episodes
 from ..files import atomic_path
@@ -119,6 +120,13 @@ def processor_seconds(player: Actor, game: str, observations: NDArray[np.uint8])
     finally:
         torch.set_num_threads(threads)
     return float(np.median(times))
+
+
+def describe_speed(player: Actor, game: str) -> str:
+    """Latency and throughput, on noise: what is seen does not matter."""
+    noise = np.random.default_rng(0).integers(0, 256, (BATCH, STACK, SIDE, SIDE), dtype=np.uint8)
+    one, batch = (processor_seconds(player, game, noise[:size]) for size in (1, BATCH))
+    return f"one core: {1000 * one:.2f} ms for an observation, {BATCH / batch:,.0f} a second in batches of {BATCH}"
 
 
 def markdown(rows: Sequence[Measured]) -> str:
