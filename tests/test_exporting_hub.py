@@ -127,6 +127,7 @@ def test_scores_that_are_missing_altered_or_anothers_are_refused(student, monkey
 
     refused("plays 2 games; their scores must lie beside it", "--scores", csv)
     refused("film.mp4: no such file", "--replay", tmp_path / "film.mp4")
+    refused("no repository on the hub", "--name", "a b/c")
     write_sidecar(csv, {"agent": {"digest": "other"}})
     refused("the scores of another agent")
     csv.write_text("return\n21\n")

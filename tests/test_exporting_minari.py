@@ -149,6 +149,16 @@ def test_what_does_not_belong_together_is_refused(parts, tmp_path, root):
         export_minari(parts[:1], "breakout-v0")
 
 
+def test_what_fails_leaves_nothing_behind(parts, root, monkeypatch):
+    def fail(*arguments):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("policy_distillation.exporting.minari._metadata", fail)
+    with pytest.raises(OSError, match="No space left"):
+        export_minari(parts[:1], "breakout-v0")
+    assert not list(root.iterdir())
+
+
 def test_the_command(parts, root, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["policy_distillation", "export", str(parts[0]), "--to", "minari"])
     main()

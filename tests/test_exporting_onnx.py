@@ -242,7 +242,9 @@ def test_wrong_commands_end_in_one_line(part, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     agent = Agent(Network((4, 4, 4), 8), {"pong": PONG, "freeway": (0, 2, 5)})
     save_agent(Path("two.safetensors"), agent, {"protocol": asdict(PROTOCOLS["paper2015"])})
+    save_agent(Path("old.safetensors"), agent.single("pong"), {"protocol": "paper2015"})
     for arguments, message in (
+        (["old.safetensors", "--to", "onnx"], "do not say under which protocol"),
         ([TEACHER, "--to", "onnx", "--int8"], "--int8 and --dataset, a part of .* go together"),
         ([TEACHER, TEACHER, "--to", "onnx"], "2 files; --to onnx takes one agent"),
         (["--to", "onnx"], "name a file"),

@@ -12,6 +12,7 @@ from ..checkpoints import load_agent
 from ..games import game_name
 from ..networks import Agent
 from . import ExportError
+from .environment import read_protocol
 
 Target = Literal["onnx", "hub-folder", "cleanrl", "sb3", "minari"]
 EXTRAS: dict[str, str] = {"onnx": "onnx", "hub-folder": "hub", "sb3": "sb3", "minari": "minari"}
@@ -55,11 +56,14 @@ def export(
         if len(files) != 1:
             raise ExportError(f"{len(files)} files; --to {to} takes one agent")
         agent, metadata = load_agent(files[0])
+        protocol = read_protocol(metadata.get("protocol"), files[0])
         if to == "hub-folder":
             from .hub import export_hub, find_scores, play_scores
 
-            folder, protocol = output or Path("hub"), metadata["protocol"]["name"]
-            played = play_scores(agent, protocol, episodes) if episodes else find_scores(files[0], metadata, scores)
+            folder = output or Path("hub")
+            played = (
+                play_scores(agent, protocol.name, episodes) if episodes else find_scores(files[0], metadata, scores)
+            )
             export_hub(files[0], folder, agent, metadata, played, replay, teachers, name)
             print(f"written to {folder}; to publish it: hf upload {name or 'USER/REPOSITORY'} {folder}")
             return

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 from ..atari import FRAME_SKIP, SIDE, STACK
 from ..protocols import Protocol
+from . import ExportError
+
+
+def read_protocol(content: Any, path: Path) -> Protocol:
+    """A protocol as a file's metadata hold it. Raises ExportError."""
+    try:
+        return Protocol(**content)
+    except TypeError:
+        raise ExportError(f"{path}: its metadata do not say under which protocol it was made") from None
 
 
 def environment_id(game: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from ..sidecar import read_sidecar, sidecar_path
 from ..statistics import mean_return
 from ..training import stream
 from . import ExportError
-from .environment import leaderboard_id
+from .environment import leaderboard_id, read_protocol
 
 ENVS = 16
+REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 CARD = """
 # {title}
 
@@ -99,13 +101,15 @@ def export_hub(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
+    if name is not None and not REPOSITORY.fullmatch(name):
+        raise ExportError(f"{name!r} is no repository on the hub; allowed: USER/REPOSITORY")
     if replay is not None and not replay.is_file():
         raise ExportError(f"{replay}: no such file")
     origins = [_origin(teacher, metadata) for teacher in teachers]
     bases = [origin["hub"] for origin in [metadata.get("imported", {}), *origins] if "hub" in origin]
-    protocol = Protocol(**metadata["protocol"])
+    protocol = read_protocol(metadata.get("protocol"), path)
     environments = {game: leaderboard_id(game, protocol) for game in agent.actions}
-    title = (name or f"{metadata['kind']}-{'-'.join(agent.actions)}").split("/")[-1]
+    title = (name or f"{metadata.get('kind', 'agent')}-{'-'.join(agent.actions)}").split("/")[-1]
     data = ModelCardData(
         library_name="policy-distillation",
         pipeline_tag="reinforcement-learning",
@@ -128,7 +132,7 @@ def export_hub(
     )
     text = CARD.format(
         title=title,
-        kind={"student": "A student", "imported": "An imported agent"}.get(metadata["kind"], "A teacher"),
+        kind={"student": "A student", "imported": "An imported agent"}.get(str(metadata.get("kind")), "A teacher"),
         games=", ".join(agent.actions),
         parameters=agent.parameter_count,
         rows="\n".join(_row(agent, score) for score in scores),

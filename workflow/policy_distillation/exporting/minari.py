@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,11 +29,9 @@ import h5py
 import numpy as np
 
 from ..atari import SIDE, STACK
-from ..files import atomic_path
 from ..parts import Part
-from ..protocols import Protocol
 from . import ExportError
-from .environment import environment_spec
+from .environment import environment_spec, read_protocol
 
 IDENTIFIER = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+-v[0-9]+")
 CHUNK = 16
@@ -77,15 +76,26 @@ def export_minari(paths: Sequence[Path], identifier: str, root: Path | None = No
             for name in ("game", "action_ids", "protocol", "teacher", "readout"):
                 if getattr(part, name) != getattr(parts[0], name):
                     raise ExportError(f"{part.path}: its {name} is not that of {parts[0].path}")
-        counts: list[int] = []
-        with atomic_path(folder / "data" / "main_data.hdf5") as temporary, h5py.File(temporary, "w") as file:
-            for part in parts:
-                for episode in episodes(part):
-                    _write_episode(file, len(counts), part, episode)
-                    counts.append(episode.steps)
-        with atomic_path(folder / "data" / "metadata.json") as temporary:
-            temporary.write_text(json.dumps(_metadata(identifier, parts, counts, folder), indent=1) + "\n")
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            _write(unfinished / "data", identifier, parts)
+            os.replace(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _write(folder: Path, identifier: str, parts: Sequence[Part]) -> None:
+    folder.mkdir(parents=True)
+    counts: list[int] = []
+    with h5py.File(folder / "main_data.hdf5", "w") as file:
+        for part in parts:
+            for episode in episodes(part):
+                _write_episode(file, len(counts), part, episode)
+                counts.append(episode.steps)
+    metadata = _metadata(identifier, parts, counts, (folder / "main_data.hdf5").stat().st_size)
+    (folder / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
 
 
 def episodes(part: Part) -> Iterator[Episode]:
@@ -134,12 +144,12 @@ def _write_episode(file: h5py.File, number: int, part: Part, episode: Episode) -
     )
 
 
-def _metadata(identifier: str, parts: Sequence[Part], counts: Sequence[int], folder: Path) -> dict[str, Any]:
+def _metadata(identifier: str, parts: Sequence[Part], counts: Sequence[int], size: int) -> dict[str, Any]:
     import minari
     from minari.serialization import serialize_space
 
     part = parts[0]
-    environment = environment_spec(part.game, Protocol(**part.protocol))
+    environment = environment_spec(part.game, read_protocol(part.protocol, part.path))
     return {
         "dataset_id": identifier,
         "minari_version": minari.__version__,
@@ -147,7 +157,7 @@ def _metadata(identifier: str, parts: Sequence[Part], counts: Sequence[int], fol
         "jpeg_encoding": False,
         "total_episodes": len(counts),
         "total_steps": sum(counts),
-        "dataset_size": round((folder / "data" / "main_data.hdf5").stat().st_size / 1e6, 1),
+        "dataset_size": round(size / 1e6, 1),
         "observation_space": serialize_space(gymnasium.spaces.Box(0, 255, (STACK, SIDE, SIDE), np.uint8)),
         "action_space": serialize_space(gymnasium.spaces.Discrete(len(part.action_ids))),
         **({"env_spec": environment} if environment else {}),
