@@ -33,6 +33,7 @@ torch.set_num_threads(1)
 TINY = Network((4, 4, 4), 16)
 ACTIONS = {"breakout": (0, 1, 3, 4), "freeway": (0, 2, 5), "pong": (0, 1, 3, 4, 11, 12), "qbert": (0, 1, 2, 3, 4, 5)}
 PONG = str(ROOT / "resources/teachers/pong/agent.safetensors")
+STUDENT = str(ROOT / "resources/students/pong/net3/agent.safetensors")
 
 
 def agent_for(game: str, actions: tuple[int, ...] | None = None, readout: Readout | None = None) -> Agent:
@@ -266,7 +267,7 @@ def test_record_writes_agents_side_by_side(monkeypatch, capsys, tmp_path, agents
 def test_watch_without_a_display_writes_a_video(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
-    said = run(monkeypatch, capsys, "watch", PONG, "--seconds", "1")
+    said = run(monkeypatch, capsys, "watch", STUDENT, "--seconds", "1")
     assert said.splitlines()[0].startswith("no window (")
     assert said.splitlines()[1].startswith("pong.mp4: pong, score 0 (stopped); ")
     assert len(decoded(tmp_path / "pong.mp4", 320, 420 + HEADER)) == 30
@@ -280,7 +281,7 @@ def test_watch_opens_a_window(tmp_path):
     ) as server:
         try:
             display = f":{server.stdout.readline().decode().strip()}"
-            command = [sys.executable, "-m", "policy_distillation", "watch", PONG, "--seconds", "3"]
+            command = [sys.executable, "-m", "policy_distillation", "watch", STUDENT, "--seconds", "3"]
             environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}
             with subprocess.Popen(
                 command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True

@@ -11,9 +11,9 @@ from policy_distillation.training import logging_to
 README = """# Reference students
 
 Distilled by this workflow from the [reference teachers](../teachers/README.md) with the loss KL
-(`snakemake --profile profiles/reference_students reference_students`), float16, in the paper's four sizes. Mean return
-and standard error of {episodes} games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in as many.
-Each file names its settings, seed, data, teacher, software and hardware:
+(`snakemake --profile profiles/reference_students reference_students`), float16, in sizes of the paper. Mean return and
+standard error of {episodes} games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in as many. Each
+file names its settings, seed, data, teacher, software and hardware:
 `python -m policy_distillation inspect resources/students/pong/net3/agent.safetensors`.
 
 {table}

@@ -1,0 +1,49 @@
+"""The reference students: what the rule plans, and that what is committed is what its table says."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Checkout
+from policy_distillation.checkpoints import load_agent
+
+STUDENTS = ROOT / "resources/students"
+SIZES = ("dqn", "net1", "net2", "net3")
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_the_profile_makes_every_size_for_every_reference_teacher(checkout: Checkout) -> None:
+    plan = checkout.snakemake("-n", "--profile", "profiles/reference_students", "reference_students")
+    assert plan.returncode == 0, plan.stdout[-3000:]
+    table = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.M))
+    assert (table["distill_student"], table["reference_student"], table["evaluate_agent"]) == ("16", "16", "16")
+    assert table["dump_dataset"] == "4"
+    assert "train_teacher" not in table
+
+
+def test_the_students_are_those_that_the_table_describes() -> None:
+    rows = re.findall(
+        r"^\| (\w+) +\| (\w+) +\| ([\d,]+) +\| .*? \| ([-\d,.]+) ± .*$", (STUDENTS / "README.md").read_text(), re.M
+    )
+    folders = {f"{game}/{size}" for game, size, *_ in rows}
+    assert folders == {str(path.parent.relative_to(STUDENTS)) for path in STUDENTS.glob("*/*/agent.safetensors")}
+    assert {"pong/net3"} <= folders
+    for game, size, parameters, score in rows:
+        agent, metadata = load_agent(STUDENTS / game / size / "agent.safetensors")
+        assert (list(agent.actions), agent.parameter_count) == ([game], int(parameters.replace(",", "")))
+        assert (metadata["kind"], metadata["settings"]["loss"]) == ("student", "kl")
+        assert "-dirty" not in metadata["commit"]
+        returns = pd.read_csv(STUDENTS / game / size / "scores.csv")["return"]
+        assert len(returns) == 112
+        assert f"{returns.mean():,.1f}" == score
+
+
+def test_every_file_is_the_one_that_was_made() -> None:
+    sums = dict(reversed(line.split("  ")) for line in (STUDENTS / "SHA256SUMS").read_text().splitlines())
+    files = {str(path.relative_to(STUDENTS)): path for path in STUDENTS.glob("*/*/*")}
+    assert set(sums) == set(files)
+    assert sums == {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
