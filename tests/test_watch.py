@@ -304,7 +304,7 @@ def test_watch_opens_a_window(tmp_path):
         ([], "error: which agent? Give the path of an agent.safetensors"),
         (["{both}"], "error: which game? Name it with --game; this agent plays breakout, pong"),
         (["{both}", "{student}", "--game", "breakout"], "error: {student} does not play breakout; it plays pong"),
-        (["{both}", "--game", "chess"], "error: {both} does not play chess; it plays breakout, pong"),
+        (["{both}", "--game", "chess"], "error: unknown game 'chess'; allowed: adventure, "),
         (["missing.safetensors"], "error: missing.safetensors: no such file"),
         (["{student}", "--seconds", "0"], "error: --seconds 0 is less than a step; allowed: 0.07 or more"),
         (["{student}", "--output", "game.webm"], "error: game.webm: no such format; allowed endings: .mp4, .gif"),
