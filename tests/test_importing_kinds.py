@@ -760,6 +760,7 @@ def test_a_gzip_bomb_is_not_inflated(tmp_path, monkeypatch):
         (b"\x1f\x8b" + b"\xff" * 50, "unreadable"),
         (b"\x1f\x8b", "cut short"),
     ],
+    ids=["a pickle", "gzip in gzip", "empty", "cut short", "nonsense", "a header's start"],  # the bytes hold the time
 )
 def test_hostile_gzip_files(tmp_path, content, reason):
     (tmp_path / "x.gz").write_bytes(content)
