@@ -136,7 +136,7 @@ def at_once(copy: Checkout, students: int, *arguments: str, memory: int = 16_000
 def idle(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout whose jobs do nothing."""
     copy = Checkout(tmp_path_factory.mktemp("idle"))
-    for name in ("distill_student", "dump_dataset", "given_teacher"):
+    for name in ("distill_student", "dump_dataset", "given_teacher", "list_parts"):
         (copy.folder / f"workflow/scripts/{name}.py").write_text(NOTHING)
     return copy
 

@@ -199,7 +199,8 @@ def test_a_profile_and_a_file_of_ones_own_add_up(checkout: Checkout, arguments: 
     jobs = stats(plan.stdout)
     assert jobs["distill_student"] == students
     assert jobs["dump_dataset"] == 3  # the demo's, not the paper's
-    assert jobs["total"] == 26 + 5 * (students - 6)
+    assert jobs["evaluate_agent"] == students + 1
+    assert "train_teacher" not in jobs
 
 
 @pytest.mark.workflow
@@ -219,7 +220,8 @@ def test_jobs_see_what_was_planned(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:]
     with Part(copy.folder / target) as part:
         facts = part.describe()
-    assert facts["settings"] == {"hours_per_part": 1, "steps_per_hour": 200, "envs": 8, "epsilon": 0.5}
+    said = {"hours_per_part": 1, "steps_per_hour": 200, "envs": 8, "epsilon": 0.5}
+    assert said.items() <= facts["settings"].items()
     assert facts["seed"] == 1
     assert (
         "Nothing to be done"
