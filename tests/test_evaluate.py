@@ -27,6 +27,7 @@ class Chooser:
 
     def __init__(self, action, actions=ACTIONS):
         self.actions, self._action = actions, action
+        self.device = torch.device("cpu")
         self.readouts = dict.fromkeys(actions, Readout())
 
     def frozen(self, precision):

@@ -329,7 +329,7 @@ class Interrupted:
 
 def checkpointed(copy: Checkout, recipe: str) -> int:
     path = copy.folder / cell(recipe) / "state/state.pt"
-    return int(torch.load(path, weights_only=True)["update"]) if path.exists() else 0
+    return int(torch.load(path, weights_only=True)["done"]) if path.exists() else 0
 
 
 def contents(copy: Checkout) -> dict[Path, tuple[str, int]]:
