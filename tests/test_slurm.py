@@ -208,7 +208,7 @@ def test_gpu_rules_run_on_the_gpu_partition_and_see_one_gpu(everything: Checkout
 def test_slurm_and_a_local_run_give_the_same_bits(everything: Checkout, finished: Checkout) -> None:
     remote, local = everything.folder / RESULTS, finished.folder / RESULTS
     tables = [*remote.rglob("scores/*.csv"), remote / "table_single_task.csv"]
-    assert len(tables) == 4 + 1
+    assert len(tables) == 5 + 1  # of the teacher, three students and random play; and the table
     for path in tables:
         assert path.read_text() == (local / path.relative_to(remote)).read_text(), path
     agents = list(remote.rglob("agent.safetensors"))
