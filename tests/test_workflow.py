@@ -296,7 +296,7 @@ def test_students_of_a_ppo_and_of_snapshots_of_a_c51(tmp_path: Path) -> None:
     with Part(results / "datasets/breakout/part0.h5") as part:
         assert part.readout == sampled
     table = pd.read_csv(results / "table_single_task.csv").set_index("game")
-    assert set(table.index) == {"breakout", "pong"}
+    assert {"breakout", "pong"} <= set(table.index)
     said = json.loads((results / "table_single_task.csv.json").read_text())["remarks"]
     assert "The teachers' policies are sampled, without epsilon: breakout." in said
     snapshots = results / "teachers/pong/seed0/snapshots"
