@@ -253,5 +253,5 @@ def test_the_workflow_makes_page_and_videos(finished: Checkout, browser: Browser
     assert browser.complaints == []
     assert not seen["scrolls"]
     assert all(visible for visible, _ in seen["pictures"])
-    assert len(seen["pictures"]) == 2 * 7 + 1
+    assert len(seen["pictures"]) == 2 * 8 + 1  # scores and curves of each experiment, and the teachers' curves
     assert seen["videos"] == [[4 * (320 + 16) - 16, "Single-task distillation: Breakout"]]
