@@ -253,7 +253,7 @@ def piece_pqn_update() -> None:
     observations, actions = random_observations(PQN_BATCH), torch.randint(0, 6, (PQN_BATCH,))
     targets = torch.zeros(PQN_BATCH)
     while True:
-        pqn.update(agent, optimizer, GAME, observations, actions, targets, PQN.max_gradient_norm, precision)
+        pqn.update(agent, optimizer, GAME, PQN.max_gradient_norm, precision, observations, actions, targets)
         meter.turn(1)
 
 
