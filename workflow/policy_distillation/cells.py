@@ -175,13 +175,16 @@ def has_profile(grid: Grid, experiment: Experiment) -> bool:
     return len(grid.games_of(experiment)) > 1 and len(experiment["seeds"]) > 1
 
 
+def figures(grid: Grid, name: str) -> list[str]:
+    """An experiment's figures, without the endings of their files."""
+    profile = ["profile"] if has_profile(grid, grid.config["experiments"][name]) else []
+    return [f"<results>/figures/{name}/{kind}" for kind in ("scores", "curves", *profile)]
+
+
 def results_of(grid: Grid, names: Iterable[str]) -> Iterator[str]:
     """What experiments ask for."""
     for name in names:
         yield f"<results>/table_{name}.csv"
-        yield f"<results>/figures/{name}/scores.png"
-        yield f"<results>/figures/{name}/curves.png"
-        if has_profile(grid, grid.config["experiments"][name]):
-            yield f"<results>/figures/{name}/profile.png"
+        yield from (f"{figure}.png" for figure in figures(grid, name))
     if any(grid.teacher_curve(game) for game in grid.games):
         yield "<results>/figures/teacher_curves.png"

@@ -16,8 +16,8 @@ from policy_distillation import resources
 from policy_distillation.cells import (
     beside_teachers,
     figure_facts,
+    figures,
     filmed,
-    has_profile,
     results_of,
     scored,
     table_facts,

@@ -5,16 +5,10 @@
 FILMS = {name: sorted(Path(config["results"]).glob(f"videos/{name}/*.mp4")) for name in config["experiments"]}
 
 
-def drawings(name):
-    """An experiment's figures."""
-    kinds = ["scores", "curves", *(["profile"] if has_profile(grid, config["experiments"][name]) else [])]
-    return [f"<results>/figures/{name}/{kind}.svg" for kind in kinds]
-
-
 rule page:
     input:
         tables=[f"<results>/table_{name}.csv" for name in config["experiments"]],
-        figures=[figure for name in config["experiments"] for figure in drawings(name)],
+        figures=[f"{figure}.svg" for name in config["experiments"] for figure in figures(grid, name)],
         teacher_curves=(
             ["<results>/figures/teacher_curves.svg"] if any(grid.teacher_curve(game) for game in grid.games) else []
         ),
@@ -38,7 +32,7 @@ rule page:
                 "title": entry["title"],
                 "variants": list(variants(grid, entry)),
                 "cells": [(game, variant(grid, entry, cell), cell[1:]) for game, cell in scored(grid, entry)],
-                "figures": len(drawings(name)),
+                "figures": len(figures(grid, name)),
                 "videos": len(FILMS[name]),
             }
             for name, entry in config["experiments"].items()
