@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 import torch
 from policy_distillation import distill as algorithm
+from policy_distillation import evaluate, optimizers, progress
 from policy_distillation import hours as hours_module
-from policy_distillation import optimizers, progress
 from policy_distillation import students as module
 from policy_distillation.atari import Episode
 from policy_distillation.checkpoints import load_agent, save_agent
@@ -109,7 +109,7 @@ def weight_score(agent, game, *arguments):
 
 @pytest.fixture
 def no_play(monkeypatch):
-    monkeypatch.setattr(module, "play_episodes", weight_score)
+    monkeypatch.setattr(evaluate, "play_episodes", weight_score)
 
 
 @pytest.fixture
@@ -376,7 +376,7 @@ def test_two_games_take_turns_and_share_mean_and_scale(make, tmp_path, monkeypat
         seen.append((game, {name: tensor.clone() for name, tensor in agent.state_dict().items()}))
         return weight_score(agent, game)
 
-    monkeypatch.setattr(module, "play_episodes", keep)
+    monkeypatch.setattr(evaluate, "play_episodes", keep)
     dark = make("dark", light=20)
     bright = make("bright", seed=1, game="freeway", action_ids=(0, 2, 5), light=200)
     agent_path = run({"breakout": [dark], "freeway": [bright]}, tmp_path / "run")
@@ -521,7 +521,7 @@ from policy_distillation import run as runs
 from policy_distillation import state
 from policy_distillation.protocols import PROTOCOLS
 PROTOCOLS["short"] = test_distill.SHORT
-test_distill.module.play_episodes = test_distill.weight_score
+test_distill.evaluate.play_episodes = test_distill.weight_score
 # A checkpoint after each update; the power fails while the eighth is being written.
 runs.SAVING_SHARE = 1e9
 saves, save = itertools.count(1), torch.save
@@ -667,7 +667,7 @@ def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypat
         seen.append(agent.conv2.weight.detach().clone())
         return weight_score(agent, "")
 
-    monkeypatch.setattr(module, "play_episodes", scored)
+    monkeypatch.setattr(evaluate, "play_episodes", scored)
 
     def noted(*arguments):
         optimizer = optimizers.make_optimizer(*arguments)

@@ -178,6 +178,17 @@ def mean_return(episodes: Sequence[Episode]) -> float:
     return float(np.mean([episode.episode_return for episode in episodes]))
 
 
+def progress_returns(
+    agent: Agent, protocol: str, evaluation: Evaluation, seed: int, done: int, precision: Precision
+) -> dict[str, float]:
+    """Mean return on each of an agent's games, scored on the way: after ``done`` units of the run of this seed."""
+    returns = {}
+    for game in agent.actions:
+        play = stream(seed, "progress", done)
+        returns[game] = mean_return(play_episodes(agent, game, protocol, evaluation, play, precision))
+    return returns
+
+
 class BestSnapshot:
     """Scores an agent while it learns and keeps a copy of the best so far: deep Q-learning forgets.
 
@@ -193,13 +204,10 @@ class BestSnapshot:
 
     def consider(self, agent: Agent, step: int) -> dict[str, float]:
         """Play, keep ``agent`` if it is the best so far, and return ``return_{game}`` for each of its games."""
-        returns = {}
-        for game in agent.actions:
-            seed = stream(self._seed, "progress", step)
-            episodes = play_episodes(agent, game, self._protocol, self._evaluation, seed, self._precision)
-            returns[game] = mean_return(episodes)
+        returns = progress_returns(agent, self._protocol, self._evaluation, self._seed, step, self._precision)
+        for game, value in returns.items():
             lowest, highest = self._ranges[game]
-            self._ranges[game] = min(lowest, returns[game]), max(highest, returns[game])
+            self._ranges[game] = min(lowest, value), max(highest, value)
         if not self.returns or self._relative(returns) >= self._relative(self.returns):
             self.returns = returns
             self.agent.load_state_dict(agent.state_dict())

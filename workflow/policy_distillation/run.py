@@ -160,14 +160,16 @@ class Run:
             self._parts[name] = part
             if self._saved is None:
                 continue
-            if isinstance(part, np.random.Generator):
-                restore_generator(part, self._saved["parts"][name])
-            elif isinstance(part, torch.optim.Optimizer):
-                restore_optimizer(part, self._saved["parts"][name])
-            elif isinstance(part, Stored):
+            if isinstance(part, Stored):
                 part.load(self._state.stored(name))
+                continue
+            state = self._saved["parts"].pop(name)  # not held in memory for the whole run
+            if isinstance(part, np.random.Generator):
+                restore_generator(part, state)
+            elif isinstance(part, torch.optim.Optimizer):
+                restore_optimizer(part, state)
             else:
-                part.load_state_dict(self._saved["parts"][name])
+                part.load_state_dict(state)
 
     def turns(self, algorithm: Iterator[Turn]) -> Iterator[Turn]:
         """Advance the algorithm to the end of the run, turn by turn.

@@ -11,7 +11,7 @@ import torch
 
 from .checkpoints import save_agent
 from .distill import Recipe, Student, learn
-from .evaluate import Evaluation, mean_return, play_episodes
+from .evaluate import Evaluation, progress_returns
 from .hours import DrivenHours, RecordedHours
 from .networks import Agent, Network
 from .replay import store_device
@@ -73,7 +73,10 @@ def distill_student(
     windows = _windows(recorded, span, max(0, run.done // per_hour - span + 1), recipe.data, run.device)
     for turn in run.turns(learn(student, hours, windows, rng, total, run.done)):
         if run.shares_done(recipe.evaluations):
-            run.record(turn.facts() | _score(student, recorded.protocol["name"], evaluation, seed, run.done))
+            returns = progress_returns(
+                student.average, recorded.protocol["name"], evaluation, seed, run.done, run.precision
+            )
+            run.record(turn.facts() | {f"return_{game}": value for game, value in returns.items()})
         if run.passes(per_hour):  # what the windows of the newest state hold may still be asked for
             hours.forget(before=run.saved // per_hour - span + 1)
     hours.close()
@@ -94,13 +97,3 @@ def _windows(
     size = sum(Window.size(part, span, fraction) for part in recorded.first.values())
     store = store_device(size, device)
     return {game: Window(part, span, oldest, fraction, store) for game, part in recorded.first.items()}
-
-
-def _score(student: Student, protocol: str, evaluation: Evaluation, seed: int, update: int) -> dict[str, float]:
-    """Mean return of the averaged weights on each game."""
-    returns = {}
-    for game in student.average.actions:
-        play = stream(seed, "progress", update)
-        episodes = play_episodes(student.average, game, protocol, evaluation, play, student.precision)
-        returns[f"return_{game}"] = mean_return(episodes)
-    return returns

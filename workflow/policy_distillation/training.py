@@ -1,4 +1,4 @@
-"""What every long run needs: a device, seeds, progress that people can follow, and an orderly stop."""
+"""What every job needs: a device, seeds, a log, provenance, and an orderly stop."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def select_device(name: str) -> torch.device:
 
 def select_precision(name: str, device: torch.device) -> Precision:
     """``auto``: bfloat16 on a GPU or a CPU that multiplies it in hardware, else float32."""
-    if name == "auto" and device.type == "cuda":
+    if name != "auto":
+        return "bfloat16" if name == "bfloat16" else "float32"
+    if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
     else:
         fast = any(flag in _cpu_info() for flag in ("amx_bf16", "avx512_bf16"))
-    if name == "auto":
-        return "bfloat16" if fast else "float32"
-    return "bfloat16" if name == "bfloat16" else "float32"
+    return "bfloat16" if fast else "float32"
 
 
 def _cpu_info() -> str:

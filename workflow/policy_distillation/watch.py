@@ -79,7 +79,7 @@ class Showing:
 
     def _pictures(self, number: int) -> Iterator[Image.Image]:
         agent, view = self._loaded[number][0], self._view
-        precision = select_precision("auto", next(agent.parameters()).device)
+        precision = select_precision("auto", agent.device)
         moments = play_in_colour(agent, self.game, self._protocol, view.epsilon, view.seed, precision)
         moments = itertools.islice(moments, int(view.seconds * STEPS_PER_SECOND))
         return pictures(self._noted(number, moments), self._players[number], view.show)

@@ -31,6 +31,11 @@ rule reference_students:
         ],
         teachers=[here(str(shipped(f"resources/teachers/{game}/scores.csv"))) for game in COMPRESSION["games"]],
     output:
+        scores=[
+            f"<results>/reference_students/{game}/{network}/scores.csv"
+            for game in COMPRESSION["games"]
+            for network in COMPRESSION["networks"]
+        ],
         sums="<results>/reference_students/SHA256SUMS",
         readme="<results>/reference_students/README.md",
     log:

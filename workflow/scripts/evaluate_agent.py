@@ -51,7 +51,7 @@ with logging_to(snakemake.log[0]):
         # What the last digits depend on; on a CPU, not on its threads.
         "computed": {"device": device.type, "precision": precision, "threads": snakemake.threads},
         "agent": {key: metadata.get(key) for key in ABOUT},
-        "acting": agent.readouts[snakemake.wildcards.game].acting,
+        "acting": agent.readouts[game].acting,
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
     }
     write_sidecar(Path(snakemake.output.csv), facts)

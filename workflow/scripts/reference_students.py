@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from policy_distillation.checkpoints import load_agent
-from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.shelf import write_shelf
 from policy_distillation.training import logging_to
 
 README = """# Reference students
@@ -23,13 +23,13 @@ Each folder holds `agent.safetensors`, its learning curve `progress.csv` and its
 """
 
 with logging_to(snakemake.log[0]):
-    rows, sums = [], []
-    root = Path(snakemake.output.sums).parent
+    rows = []
     teachers = {Path(path).parent.name: pd.read_csv(path)["return"] for path in snakemake.input.teachers}
-    for path, scores in zip(map(Path, snakemake.input.agents), snakemake.input.scores, strict=True):
+    files = (map(Path, snakemake.input.agents), snakemake.input.scores, snakemake.output.scores)
+    for path, scores, copy in zip(*files, strict=True):
         agent, metadata = load_agent(path)
         returns, (game,) = pd.read_csv(scores)["return"], agent.actions
-        shutil.copyfile(scores, path.with_name("scores.csv"))
+        shutil.copyfile(scores, copy)
         rows.append(
             {
                 "game": game,
@@ -42,8 +42,5 @@ with logging_to(snakemake.log[0]):
                 "commit": (metadata["commit"] or "unknown")[:12],
             }
         )
-        sums += [f"{file_digest(file)}  {file.relative_to(root)}\n" for file in sorted(path.parent.glob("*.*"))]
-    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-    for output, text in ((snakemake.output.readme, README), (snakemake.output.sums, "".join(sums))):
-        with atomic_path(Path(output)) as temporary:
-            temporary.write_text(text.format(episodes=len(returns), table=table) if text is README else text)
+    readme, sums = Path(snakemake.output.readme), Path(snakemake.output.sums)
+    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)), len(returns))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 from policy_distillation.checkpoints import read_metadata
-from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.shelf import write_shelf
 from policy_distillation.training import logging_to
 
 README = """# Reference teachers
@@ -30,8 +30,7 @@ def steps(metadata):
 
 
 with logging_to(snakemake.log[0]):
-    rows, sums = [], []
-    root = Path(snakemake.output.sums).parent
+    rows = []
     files = (map(Path, snakemake.input.agents), snakemake.input.scores, snakemake.output.scores)
     for path, scores, copy in zip(*files, strict=True):
         metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
@@ -46,8 +45,5 @@ with logging_to(snakemake.log[0]):
                 "seed": metadata["seed"],
             }
         )
-        sums += [f"{file_digest(file)}  {file.relative_to(root)}\n" for file in sorted(path.parent.glob("*.*"))]
-    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
-    for output, text in ((snakemake.output.readme, README), (snakemake.output.sums, "".join(sums))):
-        with atomic_path(Path(output)) as temporary:
-            temporary.write_text(text.format(episodes=len(returns), table=table) if text is README else text)
+    readme, sums = Path(snakemake.output.readme), Path(snakemake.output.sums)
+    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)), len(returns))

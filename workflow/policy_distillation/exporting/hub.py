@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints import read_metadata
 from ..evaluate import Evaluation, play_episodes
-from ..files import file_digest, strict_json
+from ..files import atomic_path, file_digest, strict_json
 from ..networks import EPSILON, Agent
 from ..protocols import Protocol
 from ..readouts import describe_acting
@@ -143,14 +143,19 @@ def export_hub(
         single="" if len(agent.actions) == 1 else f'.single("{next(iter(agent.actions))}")',
     )
     results = {score.game: score.results() for score in scores}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n{text}", encoding="utf-8")
-    (folder / "config.json").write_text(strict_json(dict(metadata), indent=1) + "\n", encoding="utf-8")
     one = results[scores[0].game] if len(scores) == 1 else {"games": results}
-    (folder / "results.json").write_text(json.dumps(one, indent=1) + "\n", encoding="utf-8")
-    shutil.copyfile(path, folder / "model.safetensors")
-    if replay is not None:
-        shutil.copyfile(replay, folder / "replay.mp4")
+    texts = {
+        "README.md": f"---\n{data.to_yaml()}\n---\n{text}",
+        "config.json": strict_json(dict(metadata), indent=1) + "\n",
+        "results.json": json.dumps(one, indent=1) + "\n",
+    }
+    for file, content in texts.items():
+        with atomic_path(folder / file) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    for file, source in {"model.safetensors": path, "replay.mp4": replay}.items():
+        if source is not None:
+            with atomic_path(folder / file) as temporary:
+                shutil.copyfile(source, temporary)
 
 
 def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None) -> list[Score]:
