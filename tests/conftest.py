@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import debian
@@ -14,12 +15,22 @@ import pytest
 
 # Before torch is imported: two test processes on two cores, each spinning on two threads, take ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch
 
 # A loaded machine is no reason to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def arithmetic() -> Iterator[None]:
+    """What a job sets for its process ends with the test that ran it: Hypothesis, for one, draws subnormal numbers."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
 
 
 def need_program(program: str, package: str) -> None:

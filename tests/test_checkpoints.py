@@ -3,12 +3,16 @@
 import json
 import pickle
 import random
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
 import torch
+from conftest import ROOT
 from policy_distillation.checkpoints import (
     CheckpointError,
     load_agent,
@@ -309,3 +313,10 @@ def test_file_digest(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
     assert file_digest(tmp_path / "abc") == expected
+
+
+def test_whoever_reads_only_the_head_of_a_description_sees_no_traceback():
+    agent = ROOT / "resources/students/pong/net3/agent.safetensors"
+    command = f"set -o pipefail; {sys.executable} -m policy_distillation inspect {agent} | true"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

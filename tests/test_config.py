@@ -180,6 +180,7 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ),
         ({"teacher": {"snapshots": 0}}, "experiments.online.recipes", "teacher.snapshots 0", "1 or more"),
         ({"machine": {"device": "tpu"}}, "machine.device", "'tpu'", "cuda"),
+        ({"machine": {"tracker": "mlflow"}}, "machine.tracker", "'mlflow'", "wandb, trackio"),
     ],
 )
 def test_a_refusal_names_key_value_and_what_is_allowed(
@@ -189,6 +190,21 @@ def test_a_refusal_names_key_value_and_what_is_allowed(
     assert message.startswith(f"{key}: ")
     assert value in message
     assert allowed in message
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_tracker_that_is_not_installed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    """Also where it has left a folder of its name; one that is installed is accepted without being imported."""
+    for name in ("trackio", *(["wandb"] if folder else [])):
+        (tmp_path / name).mkdir()
+    (tmp_path / "trackio/__init__.py").write_text("raise RuntimeError")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert refusal({"machine": {"tracker": "wandb"}}) == (
+        "machine.tracker: wandb is not installed; pip install wandb, or tracker: null"
+    )
+    check_config(merge(CONFIG, {"machine": {"tracker": "trackio"}}))
 
 
 def test_a_games_import_replaces_the_default_one_whole() -> None:
@@ -247,11 +263,26 @@ def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
         ("students/multi3/kl/dqn/seed0/agent.safetensors", "dqn has no controllers for the 3 games of multi3"),
         (
             "students/multi3/kl/multi3/seed0/scores/breakout.csv",
-            "unknown game of that student 'breakout'; allowed: free",
+            "unknown game of that agent 'breakout'; allowed: free",
         ),
         ("teachers/joust/seed0/agent.safetensors", "the game 'joust' is for two players"),
         ("datasets/pongo/part0.h5", "unknown game 'pongo'"),
+        ("teachers/pong/0/agent.safetensors", "unknown seed '0'"),
+        ("teachers/pong/seed0/scores/qbert.csv", "unknown game of that agent 'qbert'; allowed: pong"),
+        ("teachers/pong/seed0/onnx/qbert.int8.onnx", "unknown game of that agent 'qbert'; allowed: pong"),
+        ("random/nope/scores/nope.csv", "unknown game 'nope'"),
+        ("random/pong/scores/qbert.csv", "unknown game of that agent 'qbert'; allowed: pong"),
+        ("reference_teachers/nope/agent.safetensors", "unknown game 'nope'"),
+        ("datasets/pong/part99.h5", "unknown part 99; allowed: 0 to 49"),
+        ("datasets/pong/online/part50.h5", "unknown part 50; allowed: 0 to 49"),
         ("table_singletask.csv", "unknown experiment 'singletask'; allowed: compression, "),
+        ("scores_nope.csv", "unknown experiment 'nope'"),
+        ("table_nope.csv.json", "unknown experiment 'nope'"),
+        ("exports_nope.md", "unknown experiment 'nope'"),
+        ("figures/nope/scores.png", "unknown experiment 'nope'"),
+        ("figures/online/score.png", "unknown figure of that experiment 'score'; allowed: curves, profile, scores"),
+        ("videos/nope/pong.mp4", "unknown experiment 'nope'"),
+        ("videos/online/enduro.mp4", "unknown video of that experiment 'enduro'; allowed: breakout, "),
     ],
 )
 def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
@@ -268,8 +299,18 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
         "results/students/multi3/kl/multi3/seed12/scores/pong.csv",
         "results/students/pong/kl_online/net3/seed0/agent.safetensors",
         "results/datasets/pong/online/part3.h5",
+        "results/datasets/pong/online/parts.txt",
+        "results/datasets/pong/part0.h5",
         "results/teachers/pong/seed1/progress.csv",
         "results/table_single_task.md",
+        "results/teachers/pong/seed1/scores/pong.csv.json",
+        "results/students/pong/kl/net3/seed0/onnx/pong.float32.onnx",
+        "results/random/pong/scores/pong.csv",
+        "results/reference_teachers/SHA256SUMS",
+        "results/figures/online/scores.svg",
+        "results/figures/teacher_curves.png",
+        "results/videos/online/pong.mp4",
+        "results/exports_compression.csv.json",
         "results/figures/x.png",
         "results/report.html",
         "results",

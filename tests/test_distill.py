@@ -23,13 +23,15 @@ from policy_distillation import evaluate, optimizers, progress
 from policy_distillation import hours as hours_module
 from policy_distillation import students as module
 from policy_distillation.atari import Episode
+from policy_distillation.capture import WARM_UP
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
 from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.networks import Agent, Network
-from policy_distillation.optimizers import schedule_factor
+from policy_distillation.optimizers import scale_learning_rates, schedule_factor
 from policy_distillation.parts import Part
+from policy_distillation.play import Play
 from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.recording import Dataset, dump_part, record
 from policy_distillation.run import Machine
@@ -102,7 +104,7 @@ def make(base, tmp_path):
     return write
 
 
-def weight_score(agent, game, *arguments):
+def weight_score(agent, game, *arguments, **options):
     """In place of play: costs nothing and tells agents apart."""
     return [Episode(0, 0, 0, sum(float(p.detach().abs().sum()) for p in agent.parameters()), 1, False)]
 
@@ -372,7 +374,7 @@ def test_the_papers_scaling_is_a_division_by_255(make, tmp_path, live, no_play):
 def test_two_games_take_turns_and_share_mean_and_scale(make, tmp_path, monkeypatch, live, windows):
     seen = []
 
-    def keep(agent, game, *arguments):
+    def keep(agent, game, *arguments, **options):
         seen.append((game, {name: tensor.clone() for name, tensor in agent.state_dict().items()}))
         return weight_score(agent, game)
 
@@ -643,6 +645,72 @@ def test_hours_that_were_played_after_the_state_are_played_again(driving, tmp_pa
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.parametrize(
+    ("moment", "done", "played"),
+    [("whole games", 5, {}), ("hour", 10, {"breakout": 1}), ("games again", 10, {"breakout": 1})],
+)
+def test_a_driven_hour_is_cut_short_by_a_signal_and_played_from_its_beginning(
+    driving, tmp_path, monkeypatch, no_play, moment, done, played
+):
+    """While whole games are played to begin in, in the middle of an hour, while a state's games are played again."""
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student")
+    run(parts, tmp_path / "whole", recipe, teachers=teachers)
+    if moment == "games again":
+        assert interrupted_at(8, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
+    step, again, steps = Play.step, Play._play_again, []
+
+    def stepping(self, *arguments):
+        steps.append("hour" if len(arguments) > 2 else "whole games")
+        if steps.count(moment) == {"hour": TIMES // HOURS + 9, "whole games": 3}.get(moment):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *arguments)
+
+    def playing_again(self, games):
+        if moment == "games again":
+            os.kill(os.getpid(), signal.SIGTERM)
+        again(self, games)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Play, "step", stepping)
+        patch.setattr(Play, "_play_again", playing_again)
+        with pytest.raises(SystemExit) as stopped:
+            run(parts, tmp_path / "stopped", recipe, teachers=teachers)
+    assert stopped.value.code == 143
+    del stopped
+    gc.collect()
+    state = torch.load(tmp_path / "stopped/state/state.pt", weights_only=True)
+    assert state["done"] == done
+    assert {game: entry["hour"] for game, entry in state["parts"]["hours"].items()} == played
+    run(parts, tmp_path / "stopped", recipe, teachers=teachers)
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_an_hour_that_a_purge_took_is_not_played_again_by_another(driving, tmp_path, capsys, no_play, purged):
+    """The student has learnt since, so the run starts afresh and ends as if it had never been stopped."""
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student")
+    run(parts, tmp_path / "whole", recipe, teachers=teachers)
+    assert interrupted_at(8, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
+    if purged:
+        (tmp_path / "stopped/state/hour-breakout-1.h5").unlink()
+    run(parts, tmp_path / "stopped", recipe, teachers=teachers)
+    output = capsys.readouterr().out
+    assert ("hour-breakout-1.h5: missing or cut short, so state.pt is of no use; starting afresh" in output) == purged
+    assert ("resuming at update 8" in output) != purged
+    assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_state_needs_no_hour_that_has_left_the_window(driving, tmp_path, no_play):
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student", window_hours=1)
+    for update, needed in ((8, ["hour-breakout-1.h5"]), (10, []), (12, ["hour-breakout-2.h5"])):
+        assert interrupted_at(update, parts, tmp_path / f"{update}", recipe, teachers=teachers) == 143
+        state = torch.load(tmp_path / f"{update}/state/state.pt", weights_only=True)
+        assert [file["name"] for file in state["files"].values()] == needed
+
+
 def test_hours_driven_under_other_settings_are_forgotten(driving, tmp_path, hours, no_play):
     parts, teachers = driving
     recipe = replace(RECIPE, driver="student")
@@ -663,7 +731,7 @@ def test_averaged_weights_are_what_is_scored_and_saved(make, tmp_path, monkeypat
     """The moving average by hand; and, at the end, the plain run's weights are not it."""
     seen, updates = [], []
 
-    def scored(agent, *_):
+    def scored(agent, *_, **options):
         seen.append(agent.conv2.weight.detach().clone())
         return weight_score(agent, "")
 
@@ -743,6 +811,48 @@ def test_captured_updates_of_two_games_with_averaging_equal_the_cpus(make, tmp_p
         cpu, gpu = (tensors(run(parts, tmp_path / device, recipe, device=device)) for device in ("cpu", "cuda"))
     for name, tensor in cpu.items():
         torch.testing.assert_close(gpu[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_batches_are_copied_without_waiting():
+    waits = []
+
+    class Given:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def to(self, device, non_blocking=False):
+            waits.append(not non_blocking)
+            return self.tensor.to(device)
+
+    student = Student(Agent(TINY, {"breakout": [0, 1, 3, 4]}), RECIPE, "float32")
+    student.update("breakout", Given(torch.zeros(8, 4, 84, 84, dtype=torch.uint8)), Given(torch.randn(8, 4)))
+    assert waits == [False, False]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("window", ["cuda", "cpu"])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "muon"])
+def test_an_update_does_not_wait_for_the_gpu(optimizer, window):
+    """Wherever the window lies: the next batch is drawn while the GPU learns from this one."""
+    recipe = replace(RECIPE, optimizer=optimizer, averaging=0.9)
+    student = Student(Agent(TINY, {"breakout": [0, 1, 3, 4]}).to("cuda"), recipe, "float32")
+    observations = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, device=window)
+    teacher_q = torch.randn(8, 4, device=window)
+
+    def update(number):
+        scale_learning_rates(student.optimizer, schedule_factor(number, 100, "cosine"))
+        student.update("breakout", observations, teacher_q)
+        student.average_weights(number)
+
+    for number in range(WARM_UP + 2):  # until the update is a graph
+        update(number)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        update(WARM_UP + 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert student.sums[2] == WARM_UP + 3
 
 
 @pytest.mark.cuda

@@ -17,6 +17,7 @@ import torch
 from policy_distillation import acting, dqn, evaluate, progress, teachers
 from policy_distillation import run as runs
 from policy_distillation.atari import AtariVector, Episode, Step
+from policy_distillation.capture import WARM_UP
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.dqn import DQN, Learner
 from policy_distillation.evaluate import Evaluation
@@ -64,9 +65,18 @@ def exploration(step, settings):
     return acting.exploration(step - settings.warmup_steps, *line)
 
 
-def run(folder, settings=SETTINGS, games=("breakout",), seed=3, checkpoint_seconds=1e9, initial=None):
-    machine = Machine("cpu", "float32", checkpoint_seconds)
-    options = {"machine": machine, "initial": initial}
+def run(
+    folder,
+    settings=SETTINGS,
+    games=("breakout",),
+    seed=3,
+    checkpoint_seconds=1e9,
+    initial=None,
+    snapshots=0,
+    device="cpu",
+):
+    machine = Machine(device, "float32", checkpoint_seconds)
+    options = {"machine": machine, "initial": initial, "snapshots": snapshots}
     teachers.train_teacher(dqn.learn, games, TINY, settings, EVALUATION, "short", seed, folder, **options)
     return folder
 
@@ -77,7 +87,7 @@ def fixed_scores(monkeypatch):
     seen = []
 
     def give(scores):
-        def play(agent, game, *arguments):
+        def play(agent, game, *arguments, **options):
             seen.append({name: tensor.clone() for name, tensor in agent.state_dict().items()})
             return [Episode(0, 0, 0, scores[(len(seen) - 1) % len(scores)], 1, False)]
 
@@ -301,6 +311,24 @@ def test_an_update_on_the_gpu_equals_one_on_the_cpu():
         torch.testing.assert_close(gpu, cpu, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("store", ["cuda", "cpu"])
+def test_an_update_does_not_wait_for_the_gpu(store):
+    """Wherever the replay lies, and though the target network is renewed."""
+    learner = Learner(random_agent(0).to("cuda"), replace(SETTINGS, double=True, target_update_every=1), "float32")
+    replay, rng = Replay(80, 2, 1, 0.9, device=store), np.random.default_rng(0)
+    replay.filled = replay.times
+    for _ in range(WARM_UP + 2):  # until the update is a graph
+        learner.update(replay.sample(8, rng), "breakout")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.update(replay.sample(8, rng), "breakout")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert learner.updates == WARM_UP + 3
+
+
 # Whole runs
 
 
@@ -424,7 +452,7 @@ def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatc
     """Also with standardised inputs, and when the best score came during the warm-up, before there was a scaling."""
     scored = []
 
-    def play(agent, *arguments):
+    def play(agent, *arguments, **options):
         scored.append(copy.deepcopy(agent))
         return [Episode(0, 0, 0, float(len(scored) - 1 == best), 1, False)]
 
@@ -585,7 +613,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert not (tmp_path / "state").exists()
 
 
-def interrupted_at(step, folder, settings=SETTINGS):
+def interrupted_at(step, folder, settings=SETTINGS, **options):
     """A run that SIGTERM reaches while it makes this step; returns its exit code."""
     advance = progress.Progress.advance
 
@@ -597,7 +625,7 @@ def interrupted_at(step, folder, settings=SETTINGS):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.Progress, "advance", noted)
         try:
-            run(folder, settings)
+            run(folder, settings, **options)
         except SystemExit as stop:  # its traceback holds the run, and with it the lock: let go of it
             code = stop.code
     gc.collect()
@@ -687,6 +715,83 @@ def test_other_settings_start_afresh(tmp_path, capsys, fixed_scores):
     assert same_tensors(*ends)
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam", "muon"])
+def test_a_run_moves_from_gpu_to_cpu_and_back(tmp_path, capsys, learners, fixed_scores, optimizer):
+    fixed_scores([0.0])
+    settings = replace(SETTINGS, optimizer=optimizer, input_scaling="standardised")
+    assert interrupted_at(90, tmp_path, settings, device="cuda") == 143
+    assert interrupted_at(130, tmp_path, settings, device="cpu") == 143
+    run(tmp_path, settings, device="cuda")
+    output = capsys.readouterr().out
+    assert "resuming at step 90 of 160" in output
+    assert "resuming at step 130 of 160" in output
+    assert "afresh" not in output
+    assert [learner.online.scale.device.type for learner in learners] == ["cuda", "cpu", "cuda"]
+    assert learners[-1].updates == (160 // 4) - (20 // 4)
+    assert all(tensor.isfinite().all() for tensor in tensors(tmp_path / "agent.safetensors").values())
+    assert load_agent(tmp_path / "agent.safetensors")[1]["computed"]["device"] == "cuda"
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_a_snapshot_that_a_purge_took_is_made_again(tmp_path, capsys, fixed_scores, purged):
+    """It is written once, so file systems that delete what is old take it first; the run could never end without it."""
+    fixed_scores([0.0])
+    assert interrupted_at(90, tmp_path, snapshots=2) == 143
+    if purged:
+        (tmp_path / "state/0.safetensors").unlink()
+    run(tmp_path, snapshots=2)
+    output = capsys.readouterr().out
+    assert ("0.safetensors: missing or cut short, so state.pt is of no use; starting afresh" in output) == purged
+    assert ("resuming at step 90" in output) != purged
+    names = ["0.safetensors", "1.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == names
+    assert [load_agent(tmp_path / "snapshots" / name)[1]["steps"] for name in names] == [80, 160]
+
+
+def test_a_run_stopped_in_the_middle_of_a_game_scores_the_same_agent_again(tmp_path, monkeypatch):
+    """The agent, its best and its curve are those of a run that was stopped just after scoring."""
+    step = AtariVector.step
+
+    def stop(at, when):
+        """At this evaluation, from 1: before its first game's tenth step, or when it is over."""
+        games = []
+
+        def counting(self, actions):
+            games.append(self)
+            if when == "during" and len({id(game) for game in games}) == at and games.count(self) == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(self, actions)
+
+        consider = evaluate.BestSnapshot.consider
+
+        def considering(self, *arguments):
+            returns = consider(self, *arguments)
+            if when == "after" and len({id(game) for game in games}) == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return returns
+
+        with monkeypatch.context() as patch:
+            patch.setattr(AtariVector, "step", counting)  # of games that are only played; learning has send and receive
+            patch.setattr(evaluate.BestSnapshot, "consider", considering)
+            with pytest.raises(SystemExit) as stopped:
+                run(tmp_path / when)
+        assert stopped.value.code == 128 + signal.SIGTERM
+        del stopped
+        gc.collect()
+        state = torch.load(tmp_path / when / "state" / "state.pt", weights_only=True)
+        assert (state["done"], state["unscored"] is not None) == (80, when == "during")
+        run(tmp_path / when)
+
+    stop(2, "after")
+    stop(2, "during")
+    assert same_tensors(
+        tensors(tmp_path / "after" / "agent.safetensors"), tensors(tmp_path / "during" / "agent.safetensors")
+    )
+    pd.testing.assert_frame_equal(curve(tmp_path / "after"), curve(tmp_path / "during"))
+
+
 def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, fixed_scores):
     """Where updates are rarer than steps, an evaluation may come before the resumed run's first update."""
     fixed_scores([0.0])
@@ -722,6 +827,7 @@ def test_standardised_inputs_are_those_of_the_warm_up_and_survive_saving_and_res
     )
 
     again = Learner(Agent(TINY, BREAKOUT), settings, "float32")
+    again.online.load_state_dict(learner.online.state_dict())  # which the run itself saves and restores
     again.load_state_dict(learner.state_dict())
     assert float(again.target.shift) == float(again.online.shift) == 50.0
     assert float(again.target.scale) == float(again.online.scale) == float(learner.online.scale)

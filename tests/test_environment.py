@@ -16,7 +16,7 @@ NOBODY = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]  # a use
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("plans")
 def test_jobs_without_a_home_without_a_name_and_with_packages_of_the_sites(tmp_path: Path) -> None:
     """A teacher is taken over, and a figure drawn. What docs/clusters.md asks for is set and nothing else."""
     if subprocess.run([*NOBODY, "true"], check=False, capture_output=True).returncode:

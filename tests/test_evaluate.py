@@ -304,7 +304,7 @@ def consider(monkeypatch, best, returns):
     """Let ``best`` consider an agent that earns ``returns``; was it kept?"""
     agent = Agent(TINY, ACTIONS)
 
-    def play(agent, game, *arguments):
+    def play(agent, game, *arguments, **options):
         return [Episode(0, 0, 0, returns[game], 1, False)]
 
     monkeypatch.setattr(evaluate, "play_episodes", play)

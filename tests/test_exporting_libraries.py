@@ -37,16 +37,19 @@ def assert_same(agent, other):
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
-    assert agent.actions == other.actions
+    assert (agent.actions, agent.readouts) == (other.actions, other.readouts)
 
 
+@pytest.mark.parametrize("readout", [Readout(), Readout("logits")])
 @pytest.mark.parametrize("library", ["cleanrl", "sb3"])
-def test_importing_gives_the_agent_back(agent, library, tmp_path):
+def test_importing_gives_the_agent_back(agent, library, readout, tmp_path):
     pytest.importorskip("stable_baselines3", reason="needs envs/peers.txt")
+    agent = Agent(NATURE, {"pong": PONG}, {"pong": readout})
     path = tmp_path / "model.zip"
     {"cleanrl": export_cleanrl, "sb3": export_sb3}[library](agent, path)
     assert list(tmp_path.iterdir()) == [path]
-    imported, metadata = import_agent({"path": str(path)}, "pong", "paper2015")
+    source = {"path": str(path), **({} if readout == Readout() else {"outputs": readout.outputs})}
+    imported, metadata = import_agent(source, "pong", "paper2015")
     assert metadata["imported"]["from"] == library
     assert_same(agent, imported)
 
@@ -94,13 +97,30 @@ def test_other_agents_are_refused(network, readout, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_logits_are_announced_and_come_back_as_such(tmp_path, monkeypatch, capsys):
+    """A file of CleanRL's does not say what its outputs are; whoever exports a student of KL is told, and says it."""
+    student = ROOT / "resources/students/pong/dqn/agent.safetensors"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["policy_distillation", "export", str(student), "--to", "cleanrl"])
+    main()
+    warning = capsys.readouterr().out.splitlines()[0]
+    assert warning.startswith("WARNING: its outputs are logits, which cleanrl takes for Q-values")
+    command = warning.split("back here say so: ")[1]
+    monkeypatch.setattr("sys.argv", ["policy_distillation", *command.split()])
+    main()
+    assert "logits of a policy" in capsys.readouterr().out
+    assert_same(load_agent(student)[0], load_agent(tmp_path / "agent.safetensors")[0])
+
+
 def test_a_student_of_several_games_gives_one(tmp_path, monkeypatch, capsys):
     """By the command, from a reference teacher of the size dqn; what is written is what was loaded."""
     monkeypatch.chdir(tmp_path)
     teacher = ROOT / "resources/teachers/freeway/agent.safetensors"
     monkeypatch.setattr("sys.argv", ["policy_distillation", "export", str(teacher), "--to", "cleanrl"])
     main()
-    assert "written to freeway.cleanrl_model" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "written to freeway.cleanrl_model" in said
+    assert "WARNING" not in said
     imported, _ = import_agent({"path": "freeway.cleanrl_model"}, "freeway", "paper2015")
     assert_same(load_agent(teacher)[0], imported)
     two = Agent(NATURE, {"pong": PONG, "freeway": (0, 2, 5)})

@@ -20,6 +20,7 @@ from policy_distillation.exporting import ExportError, int8
 from policy_distillation.exporting.deployment import BATCH, markdown, measure, read_csv, write_csv
 from policy_distillation.exporting.int8 import quantise, recorded
 from policy_distillation.exporting.onnx import FORMAT, OPSET, OnnxAgent, export_onnx
+from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.protocols import PROTOCOLS
@@ -29,6 +30,7 @@ from policy_distillation.recording import Dataset, dump_part
 torch.set_num_threads(1)
 
 TEACHER = ROOT / "resources/teachers/freeway/agent.safetensors"
+STUDENT = ROOT / "resources/students/pong/net3/agent.safetensors"
 PONG = (0, 1, 3, 4, 11, 12)
 
 
@@ -137,6 +139,8 @@ def test_eight_bits_keep_most_choices_and_a_quarter_of_the_bytes(exported, part,
     with Part(part) as opened:
         assert described["int8"] == {
             "dataset": opened.digest,
+            "played_by": "teacher",
+            "player": file_digest(TEACHER),
             "observations": int8.CALIBRATION,
             "seed": 0,
             "agreement": round(kept.agreement, 4),
@@ -238,6 +242,23 @@ def test_the_command_writes_what_can_be_scored(part, tmp_path, monkeypatch, caps
     assert said.startswith("freeway: mean return")
 
 
+@pytest.mark.parametrize("played_by", ["itself", "teacher"])
+def test_eight_bits_need_no_data_set(played_by, tmp_path, monkeypatch, capsys):
+    """Without one a little play is recorded, of the teacher where its file is named; the file says whose it was."""
+    monkeypatch.setattr("policy_distillation.exporting.deployment.SECONDS", 0.01)
+    monkeypatch.setattr(int8, "SHORT", replace(int8.SHORT, steps_per_hour=800))
+    monkeypatch.chdir(tmp_path)
+    teacher = ROOT / "resources/teachers/pong/agent.safetensors"
+    teachers = ["--teachers", TEACHER, teacher] if played_by == "teacher" else []
+    said = run(monkeypatch, capsys, "export", STUDENT, "--to", "onnx", "--int8", *teachers)
+    player = teacher if teachers else STUDENT
+    assert said.startswith(f"no --dataset: {player} plays a minute of eight games to calibrate on\nint8 keeps ")
+    described = OnnxAgent("pong_int8.onnx").metadata["int8"]
+    assert (described["played_by"], described["player"]) == (played_by, file_digest(player))
+    assert described["agreement"] > 0.9
+    assert [path.name for path in tmp_path.iterdir()] == ["pong_int8.onnx"]
+
+
 def test_wrong_commands_end_in_one_line(part, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     agent = Agent(Network((4, 4, 4), 8), {"pong": PONG, "freeway": (0, 2, 5)})
@@ -245,7 +266,8 @@ def test_wrong_commands_end_in_one_line(part, tmp_path, monkeypatch, capsys):
     save_agent(Path("old.safetensors"), agent.single("pong"), {"protocol": "paper2015"})
     for arguments, message in (
         (["old.safetensors", "--to", "onnx"], "do not say under which protocol"),
-        ([TEACHER, "--to", "onnx", "--int8"], "--int8 and --dataset, a part of .* go together"),
+        ([TEACHER, "--to", "onnx", "--dataset", part], "--dataset, a part of .*, belongs to --int8"),
+        ([STUDENT, "--to", "onnx", "--int8", "--teachers", TEACHER], "not the teacher of pong, whose SHA-256 is 3e70"),
         ([TEACHER, TEACHER, "--to", "onnx"], "2 files; --to onnx takes one agent"),
         (["--to", "onnx"], "name a file"),
         (["two.safetensors", "--to", "onnx"], "plays freeway, pong: choose one with --game"),

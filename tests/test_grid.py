@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from policy_distillation import cells, cost, resources
 from policy_distillation.cells import Cell
 from policy_distillation.grid import Grid, algorithm_settings
-from test_config import CONFIG, merge, shipped
+from test_config import CONFIG, ROOT, merge, shipped
 
 PAPER = Grid(CONFIG)
 EXPERIMENTS = CONFIG["experiments"]
@@ -144,6 +145,9 @@ def test_a_job_asks_for_no_more_time_than_one_may_take_and_grows_in_memory_alone
     assert long > 8_000  # nearly six days
     assert resources.capped(PAPER, long) == CONFIG["machine"]["longest_job_minutes"] == 24 * 60
     assert resources.capped(PAPER, 120) == 120
+    for path in (ROOT / "workflow/rules").glob("*.smk"):
+        for line in re.findall(r"runtime=.*", path.read_text()):
+            assert "resources.capped(grid, " in line, path
     replay = resources.teacher_mb(PAPER.teacher("pong"))
     asked = [resources.grown(replay, attempt) for attempt in (1, 2, 3, 9)]
     assert asked == [replay + extra * resources.BASE_MB for extra in (0, 1, 2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -86,6 +87,16 @@ def test_a_gpu_that_is_not_there_is_one_line(name: str, monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
+def test_a_gpu_that_is_not_there_is_one_line_of_a_command() -> None:
+    agent = str(ROOT / "resources/teachers/pong/agent.safetensors")
+    command = [sys.executable, "-m", "policy_distillation", "evaluate", agent, "--device", "cuda"]
+    blind = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, env=blind, capture_output=True, text=True, timeout=300)
+    here = "this machine has no GPU that PyTorch can use; allowed: auto, cpu"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: device: 'cuda' is not allowed: {here}\n"
+
+
 def test_a_second_gpu_is_not_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert select_device("cuda:1").index == 1
@@ -142,7 +153,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("plans")
 def test_jobs_at_once_are_those_that_fit_into_the_machine(idle: Checkout) -> None:
     """Eight cores would start eight; so many of the demo's students fit into 16 GB, and as many as there are GPUs."""
     grid = Grid(shipped("profiles/demo/overrides.yaml"))

@@ -444,6 +444,16 @@ def test_other_actions_than_the_emulators_are_refused(tmp_path):
         imported(tmp_path, state, NIPS, actions=[0, 3])
 
 
+def test_all_actions_of_the_emulator_need_the_protocol_that_has_them(tmp_path):
+    model = nips(18)
+    state = {"q": {"net": model.state_dict()}}
+    with pytest.raises(AgentImportError, match=r"18 outputs, but under .* in all: --protocol machado2018"):
+        imported(tmp_path, state, NIPS)
+    source = {"from": "mapping", "path": f"{tmp_path}/checkpoint.pt", "mapping": mapping_file(tmp_path, **NIPS)}
+    agent, _ = import_agent(source, "pong", "machado2018")
+    assert_same_q_values(agent, "pong", torch_forward(model))
+
+
 def test_the_report_names_what_is_missing_extra_wrong_and_not_finite(tmp_path):
     state = {f"q.net.{name}": tensor for name, tensor in nips().state_dict().items()}
     state["q.net.5.weight"] = torch.zeros(256, 2000)
@@ -753,7 +763,7 @@ def test_foreign_bytes(tmp_path, content):
     refused(path)
     refused(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(AgentImportError, match=r"model\.pt: no such file"):
+    with pytest.raises(AgentImportError, match=r"empty: a folder without pfrl's model\.pt, and without snapshots"):
         import_agent({"path": str(tmp_path / "empty")}, "pong")
 
 

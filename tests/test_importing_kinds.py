@@ -7,14 +7,18 @@ import gzip
 import io
 import json
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.importing.agents import describe, import_agent, import_snapshots
 from policy_distillation.importing.containers import AgentImportError
+from policy_distillation.importing.mappings import read_declaration
 from policy_distillation.networks import Agent, Network
 from policy_distillation.readouts import Readout, Support
 from test_importing import flax_forward, flax_msgpack, flax_parameters, livelier, observations, weights
@@ -102,8 +106,19 @@ def test_stable_baselines3s_policies(tmp_path, algorithm, settings):
 
 
 def ppo_zip(path, actions=6):
-    """What ``PPO("CnnPolicy").save`` writes, as far as it is read."""
+    """What ``PPO("CnnPolicy").save`` writes; where Stable-Baselines3 is not installed, as far as it is read."""
     torch.manual_seed(0)
+    if find_spec("stable_baselines3"):
+        from stable_baselines3 import PPO
+
+        class Game(Screen):
+            action_space = gymnasium.spaces.Discrete(actions)
+
+        model = PPO("CnnPolicy", Game(), n_steps=2, batch_size=2, device="cpu")
+        livelier(model.policy.pi_features_extractor)
+        with open(path, "wb") as file:  # by name it would add an ending
+            model.save(file)
+        return
     state = {}
     for prefix in ("", "pi_", "vf_"):
         state |= prefixed(f"{prefix}features_extractor.cnn.", livelier(trunk()))
@@ -593,7 +608,15 @@ def test_bfloat16_in_flax(tmp_path):
     [
         ({"lstm_actor.weight_ih_l0": (4, 4)}, "sb3-contrib's RecurrentPPO: it remembers"),
         ({"core.weight_ih_l0": (4, 4)}, "a recurrent network"),
-        ({"mlp_extractor.policy_net.0.weight": (64, 512)}, "net_arch: its extra hidden layers have Tanh"),
+        (
+            {"mlp_extractor.policy_net.0.weight": (64, 512), "features_extractor.cnn.0.weight": (32, 4, 8, 8)},
+            "net_arch: its extra hidden layers have Tanh",
+        ),
+        (
+            {"mlp_extractor.policy_net.0.weight": (64, 128)},
+            "no convolution beside it, .* an? .*MlpPolicy",
+        ),
+        ({"q_net.q_net.0.weight": (64, 128), "q_net.q_net.2.weight": (6, 64)}, "a Stable-Baselines3 MlpPolicy"),
         ({"policy.model.embed_model.net.0.weight": (4, 64)}, "an IQN or FQF"),
         ({"psi.layers.0.weight": (4, 4)}, "an IQN or FQF"),
         ({"network.0.res_block0.conv0.weight": (16, 16, 3, 3)}, "an IMPALA network"),
@@ -622,6 +645,46 @@ def test_refusals_of_what_the_libraries_write(tmp_path):
     sb3.PPO("CnnPolicy", Screen(), **sizes).save(tmp_path / "x.zip")
     with pytest.raises(AgentImportError, match="Tanh"):
         imported(tmp_path / "x.zip")
+
+    class Memory(Screen):
+        observation_space = gymnasium.spaces.Box(0, 255, (128,), np.uint8)
+
+    for library, sizes in ((sb3.PPO, {"n_steps": 2, "batch_size": 2}), (sb3.DQN, {"buffer_size": 1})):
+        library("MlpPolicy", Memory(), device="cpu", **sizes).save(tmp_path / "x.zip")
+        with pytest.raises(AgentImportError, match=r"no convolution beside it, says that this is a .* MlpPolicy"):
+            imported(tmp_path / "x.zip")
+
+
+def test_a_network_of_other_sizes_is_sent_to_a_mapping_which_fits(tmp_path):
+    """CleanRL's, with fewer filters and units than it has."""
+    torch.manual_seed(0)
+    sizes = ((0, 16, 8, 4), (2, 32, 4, 2), (4, 32, 3, 1))
+    filters = [4, *(entry[1] for entry in sizes)]
+    layers = [
+        layer
+        for inputs, (_, outputs, kernel, stride) in zip(filters, sizes, strict=False)
+        for layer in (nn.Conv2d(inputs, outputs, kernel, stride), nn.ReLU())
+    ]
+    model = livelier(nn.Sequential(*layers, nn.Flatten(), nn.Linear(1568, 256), nn.ReLU(), nn.Linear(256, 6)))
+    torch.save({f"network.{name}": tensor for name, tensor in model.state_dict().items()}, tmp_path / "x.pt")
+    with pytest.raises(AgentImportError) as refused:
+        imported(tmp_path / "x.pt")
+    assert str(refused.value).splitlines()[-1].strip() == (
+        "it is such a network of other sizes (network.0 16, not 32; network.2 32, not 64; network.4 32, not 64; "
+        "network.7 256, not 512); a mapping that says so fits (docs/importing.md)"
+    )
+    mapping = {
+        "input_divisor": 255,
+        "convolutions": [
+            {"key": f"network.{key}", "filters": outputs, "kernel": kernel, "stride": stride}
+            for key, outputs, kernel, stride in sizes
+        ],
+        "hidden": [{"key": "network.7", "units": 256}],
+        "output": "network.9",
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    agent, _, _ = imported(tmp_path / "x.pt", **{"from": "mapping", "mapping": str(tmp_path / "mapping.yaml")})
+    assert_same(agent, model(pixels()))
 
 
 @pytest.mark.parametrize(
@@ -736,6 +799,35 @@ def test_mappings_that_cannot_be(tmp_path, changes, message):
     with pytest.raises(AgentImportError, match=message.replace(".", r"\.")) as refused:
         imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
     assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("output: m.8", "mapping.yaml:2: the key 'output' stands there twice, first in line 1"),
+        ("input_divisor: none", "input_divisor: 'none' is not allowed"),
+        ("input_divisor: [", "while parsing"),
+        ("ignore: " + "[" * 5000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_mappings_are_read_as_strictly_as_the_configuration(tmp_path, line, message):
+    import yaml
+
+    rest = {key: value for key, value in MAPPING.items() if key not in ("output", "input_divisor")}
+    (tmp_path / "mapping.yaml").write_text(f"output: m.9\n{line}\n{yaml.safe_dump(rest)}")
+    with pytest.raises(AgentImportError) as refused:
+        read_declaration(tmp_path / "mapping.yaml")
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["1e-4", "1e4", "255"])
+def test_a_number_in_a_mapping_is_a_number(tmp_path, number):
+    import yaml
+
+    rest = {key: value for key, value in MAPPING.items() if key != "input_divisor"}
+    (tmp_path / "mapping.yaml").write_text(f"input_divisor: {number}\n{yaml.safe_dump(rest)}")
+    assert read_declaration(tmp_path / "mapping.yaml")[0].input_divisor == float(number)
 
 
 # Hostile files
@@ -895,7 +987,7 @@ def test_bfloat16_in_a_pickle(tmp_path, protocol):
         (
             "PPO",
             [
-                "agent      PPO or A2C: logits of a policy; the critic is left out",
+                "agent      PPO or A2C: logits of a policy; a critic is left out",
                 "sampled from the softmax of its logits",
             ],
         ),

@@ -10,10 +10,11 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import Distribution, packages_distributions, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workflow" / "policy_distillation"
@@ -124,6 +125,23 @@ def declared(requirements: list[str]) -> set[str]:
 
 CORE = declared(PROJECT["dependencies"])
 EXTRAS = {name for extra in PROJECT["optional-dependencies"].values() for name in declared(extra)}
+
+
+def test_the_wheel_asks_for_what_it_needs_and_the_tests_run_with_that(installed):
+    """What pip would put into an empty environment; that this is all that is imported, the next tests say."""
+    (metadata,) = installed.target.glob("policy_distillation-*.dist-info")
+    requirements = [Requirement(text) for text in Distribution.at(metadata).requires]
+    core = [each for each in requirements if each.marker is None]
+    assert declared([each.name for each in core]) == CORE
+    assert declared([each.name for each in requirements]) == CORE | EXTRAS
+    for each in core:
+        assert each.specifier.contains(version(each.name), prereleases=True), each
+
+
+def test_the_docs_list_every_extra():
+    (listed,) = re.findall(r"Extras: (.*?)what Snakemake's side", (ROOT / "docs/using.md").read_text(), re.S)
+    named = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", listed, flags=re.S))
+    assert sorted(named) == sorted(PROJECT["optional-dependencies"])
 
 
 def test_whatever_the_package_imports_is_declared():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
+from html import escape as html_escape
 from html import unescape as html_unescape
 from pathlib import Path
 
@@ -21,12 +23,13 @@ from policy_distillation.figures import save_figure
 from policy_distillation.page import Cell, Estimate, Experiment, cell_origin, costs, findings, number, picture, render
 from policy_distillation.score_figures import relative_scores
 from policy_distillation.scores import Scores, Student, read_returns
-from policy_distillation.sidecar import SidecarError, write_sidecar
+from policy_distillation.sidecar import SidecarError, read_sidecar, write_sidecar
 from policy_distillation.tables import Paper, experiment_table
 from policy_distillation.video import write_video
 
 TEMPLATE = ROOT / "workflow/report/page.html"
 GAMES = ("breakout", "freeway", "pong", "qbert")
+REMARK = "Learnt from other data than there is now: {}/kl/dqn/0 on <pong>."
 MEANS = {"breakout": 330.0, "freeway": 29.0, "pong": 18.0, "qbert": 11_000.0}
 
 
@@ -58,6 +61,7 @@ def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Exper
     scores = Scores(teachers, dict.fromkeys(GAMES, np.zeros(1)), students)
     table = experiment_table(scores, Paper.read(ROOT / "resources/paper_results.csv", name))
     table.to_csv(root / f"table_{name}.csv", index=False)
+    write_sidecar(root / f"table_{name}.csv", {"kind": "table", "remarks": [REMARK.format(name)]})
     save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}/scores.png")
     rows = pd.DataFrame({"update": [1000, 2000], "return_pong": [3.0, 14.0]})
     curves = learning_curves(
@@ -121,6 +125,12 @@ def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Experime
             for variant in experiment.variants:
                 low, high = record[f"{variant}.low"], record[f"{variant}.high"]
                 assert f"{number(record[f'{variant}.percent'])} [{low:,.0f}, {high:,.0f}]" in row
+
+
+def test_what_a_reader_should_know_of_a_tables_cells_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+    html = page.read_text(encoding="utf-8")
+    for experiment in experiments:
+        assert html.count(html_escape(REMARK.format(experiment.name))) == 1
 
 
 def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
@@ -237,18 +247,37 @@ def test_a_browser_tells_of_faults(browser: Browser, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
-def test_the_workflow_makes_page_and_videos(finished: Checkout, browser: Browser, tmp_path: Path) -> None:
-    copy = finished.copy_to(tmp_path / "copy")  # a video would be made again in other tests' reruns
-    results = copy.folder / "results/smoke"
-    video = copy.snakemake("--configfile", "tests/smoke.yaml", "--", "results/smoke/videos/single_task/breakout.mp4")
+VIDEO = "videos/single_task/breakout.mp4"
+
+
+@pytest.fixture(scope="module")
+def filmed(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The finished workflow's results after a video and `all` were asked for, and what the latter printed."""
+    copy = finished.copy_to(tmp_path_factory.mktemp("filmed") / "copy")  # others' reruns would make the video again
+    video = copy.snakemake("--configfile", "tests/smoke.yaml", "--", f"results/smoke/{VIDEO}")
     assert video.returncode == 0, video.stdout[-3000:]
     again = copy.snakemake("--configfile", "tests/smoke.yaml", "--", "all")
     assert again.returncode == 0, again.stdout[-3000:]
-    rerun = re.findall(r"^(\w+) +1$", again.stdout.split("Job stats:")[1], re.M)
+    return copy.folder / "results/smoke", again.stdout
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_the_workflow_makes_a_video_and_the_page_takes_it_in(filmed: tuple[Path, str]) -> None:
+    results, printed = filmed
+    rerun = re.findall(r"^(\w+) +1$", printed.split("Job stats:")[1], re.M)
     assert sorted(rerun) == ["all", "page"]  # and nothing else
-    browser.open(results / "index.html", 390)
+    facts = read_sidecar(results / VIDEO)
+    assert facts["titles"] == ["Teacher", "mse", "nll", "kl"]
+    assert len(facts["scores"].split(", ")) == len(facts["agents"]) == 4
+    embedded = base64.b64encode((results / VIDEO).read_bytes()).decode()
+    assert f"data:video/mp4;base64,{embedded}" in (results / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.workflow
+@pytest.mark.xdist_group("workflow")
+def test_a_browser_shows_the_workflows_page_and_video(filmed: tuple[Path, str], browser: Browser) -> None:
+    browser.open(filmed[0] / "index.html", 390)
     seen = browser.evaluate(LOOK)
     assert browser.complaints == []
     assert not seen["scrolls"]

@@ -63,7 +63,7 @@ def scores(monkeypatch):
 
     def give(values):
         left = iter(values)
-        monkeypatch.setattr(evaluate, "play_episodes", lambda *_: [Episode(0, 0, 0, next(left), 1, False)])
+        monkeypatch.setattr(evaluate, "play_episodes", lambda *_, **options: [Episode(0, 0, 0, next(left), 1, False)])
 
     return give
 
@@ -211,7 +211,7 @@ def test_a_run_leaves_its_best_agent_a_curve_and_no_state(tmp_path, monkeypatch,
     monkeypatch.setattr(
         evaluate.BestSnapshot,
         "consider",
-        lambda self, agent, step: (seen.append(agent.conv2.weight.detach().clone()), consider(self, agent, step))[1],
+        lambda self, agent, *rest: (seen.append(agent.conv2.weight.detach().clone()), consider(self, agent, *rest))[1],
     )
     run(tmp_path)
     curve = pd.read_csv(tmp_path / "progress.csv")

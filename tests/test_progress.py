@@ -1,6 +1,7 @@
 """Learning curves on disk and on the screen, also of runs that go on."""
 
 import csv
+import errno
 import math
 from pathlib import Path
 
@@ -65,6 +66,19 @@ def test_resumed_progress_continues_rows_and_seconds(tmp_path, clock, capsys):
     assert table["seconds"].tolist() == [30, 42]
     assert table["loss"].tolist() == [1.0, 0.5]
     assert "resuming at update 150 of 1,000" in capsys.readouterr().out
+
+
+def test_what_tensorboard_cannot_write_undoes_nothing(tmp_path, monkeypatch, capsys):
+    progress = Progress(10, "step", tmp_path / "progress.csv", [])
+    progress.record({"loss": 1.0})
+
+    def full_disk():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(progress._board, "close", full_disk)
+    progress.close()
+    said = f"{tmp_path / 'tensorboard'}: not whole (No space left on device); progress.csv is"
+    assert said in capsys.readouterr().out
 
 
 def test_progress_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):

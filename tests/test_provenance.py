@@ -47,6 +47,15 @@ def assert_made_by(facts: dict[str, object]) -> None:
     assert {"cpu", "gpu"} == set(facts["hardware"])  # type: ignore[call-overload]
 
 
+def assert_computed(facts: dict[str, object]) -> None:
+    """By the settings of the smoke run."""
+    computed = facts["computed"]
+    assert isinstance(computed, dict)
+    assert computed["device"] in ("cpu", "cuda")
+    assert computed["precision"] in ("float32", "bfloat16")
+    assert computed["threads"] == 1
+
+
 def test_altered_or_unknown_files_are_refused(csv: Path) -> None:
     csv.write_text("return\n2\n")
     assert "altered since it was written" in refusal(csv)
@@ -99,6 +108,7 @@ def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
     for path in agents:
         facts = read_metadata(path)
         assert_made_by(facts)
+        assert_computed(facts)
         assert facts["protocol"]["name"] == "paper2015"
         assert {"seed", "settings", "evaluation", "network"} <= set(facts)
         assert describe_csv(path.with_name("progress.csv"))["digest"] == facts["digest"]
@@ -106,6 +116,7 @@ def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
         with Part(path) as part:
             facts = part.describe()
         assert_made_by(facts["provenance"])
+        assert_computed(facts["provenance"])
         assert {"protocol", "seed", "settings", "teacher"} <= set(facts)
     digests = {read_metadata(path)["digest"] for path in agents}
     scores = list(results.rglob("scores/*.csv"))
@@ -115,8 +126,7 @@ def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
         episodes = {"breakout": 8, "pong": 12}[path.stem]
         assert (facts["protocol"], facts["seed"], facts["evaluation"]["episodes"]) == ("paper2015", 0, episodes)
         assert facts["agent"]["digest"] in digests or facts["agent"]["kind"] == "random"
-        assert facts["computed"]["threads"] == 1
-        assert facts["computed"]["precision"] in ("float32", "bfloat16")
+        assert_computed(facts)
     assert {read_sidecar(path)["agent"]["digest"] for path in scores} - {None} == digests
     for path in (found for kind in ("table", "scores", "aggregates") for found in results.glob(f"{kind}_*.csv")):
         facts = read_sidecar(path)

@@ -325,7 +325,8 @@ def test_a_student_of_a_sampled_policy_says_how_it_acts(sampled_part, tmp_path, 
         distill_student({"pong": [sampled_part]}, {}, TINY, recipe(**changes), evaluation, 0, tmp_path)
     student, metadata = load_agent(tmp_path / "agent.safetensors")
     assert student.readouts == {"pong": expected}
-    assert metadata["outputs"] == {"pong": "logits"}
+    assert metadata["teacher_outputs"] == {"pong": "logits"}
+    assert "outputs" not in metadata, "whose?"
 
 
 def test_a_student_of_q_values_cannot_be_sampled_unless_it_learns_a_policy():

@@ -15,14 +15,18 @@ SIZES = ("dqn", "net1", "net2", "net3")
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("plans")
 def test_the_profile_makes_every_size_for_every_reference_teacher(checkout: Checkout) -> None:
     plan = checkout.snakemake("-n", "--profile", "profiles/reference_students", "reference_students")
     assert plan.returncode == 0, plan.stdout[-3000:]
-    table = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.M))
-    assert (table["distill_student"], table["reference_student"], table["evaluate_agent"]) == ("16", "16", "16")
-    assert table["dump_dataset"] == "4"
-    assert "train_teacher" not in table
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.M))
+    games = {path.parent.name for path in (ROOT / "resources/teachers").glob("*/agent.safetensors")}
+    wanted = {f"reference_students/{game}/{size}/scores.csv" for game in games for size in SIZES}
+    assert set(re.findall(r"reference_students/\w+/\w+/scores\.csv", plan.stdout)) == wanted
+    students = str(len(wanted))
+    assert jobs["distill_student"] == jobs["reference_student"] == jobs["evaluate_agent"] == students
+    assert jobs["dump_dataset"] == str(len(games))
+    assert "train_teacher" not in jobs
 
 
 def test_the_students_are_those_that_the_table_describes() -> None:

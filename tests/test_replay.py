@@ -290,6 +290,20 @@ def test_stacks_gathered_from_a_store_that_wraps():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_sampling_on_a_gpu_does_not_wait_for_it():
+    replay, rng = Replay(40, 2, 2, DISCOUNT, device="cuda"), np.random.default_rng(0)
+    replay.filled = replay.times
+    replay.sample(8, rng)  # warms up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = replay.sample(8, rng)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert batch.observations.is_cuda
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_store_on_the_gpu_holds_and_samples_the_same(tmp_path):
     rng = np.random.default_rng(0)
     game, log = Game(2, rng), []

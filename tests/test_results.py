@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import tempfile
 from collections import defaultdict
@@ -42,6 +43,8 @@ RECIPES: dict[str, Any] = {
 SETS = {"multi3": ["freeway", "pong", "qbert"], "two": ["pong", "breakout"], "one": ["qbert"]}
 GAMES = ["breakout", "freeway", "pong", "qbert", *SETS]
 TEACHERS = {"good": 100.0, "poor": -20.0, "zero": 0.0, "nearly zero": 0.03}
+NAMES = ["x_curves", "teacher", "teachers", "took", "made"]
+"""Of experiments: names of files and of the page's own sections."""
 EPISODES = 8
 
 
@@ -102,7 +105,9 @@ class Run:
         returns = mean + spread * self.rng.standard_normal(EPISODES)
         pd.DataFrame({"return": returns}).to_csv(self.at(path), index=False)
         self.means[path] = returns.mean()
-        facts = {"protocol": "paper2015", "agent": {"commit": "a", "data": {}}, "commit": "b", **facts}
+        agent = {"commit": "a", "data": {}, "seed": 0}
+        about = {"protocol": "paper2015", "agent": agent, "commit": "b", "evaluation": {"episodes": EPISODES}}
+        facts = {**about, **facts}
         sidecar.write_sidecar(self.at(path), facts)
 
     def curve(self, path: str, unit: str, games: list[str]) -> None:
@@ -110,10 +115,12 @@ class Run:
         columns = {f"return_{game}": self.rng.normal(size=points) for game in games}
         pd.DataFrame({unit: np.arange(1, points + 1), **columns}).to_csv(self.at(path), index=False)
 
-    def script(self, name: str, inputs: Any, outputs: dict[str, str], **params: Any) -> None:
+    def script(self, name: str, inputs: Any, outputs: dict[str, str] | str, **params: Any) -> None:
         snakemake = SimpleNamespace(
             input=inputs,
-            output=SimpleNamespace(**{key: str(self.at(path)) for key, path in outputs.items()}),
+            output=self.files([outputs])
+            if isinstance(outputs, str)
+            else SimpleNamespace(**{key: str(self.at(path)) for key, path in outputs.items()}),
             params=SimpleNamespace(**params),
             wildcards=SimpleNamespace(experiment=self.name),
             log=[str(self.results / "log")],
@@ -150,6 +157,31 @@ class Run:
         if cells.has_profile(self.grid, self.experiment):
             self.script("figure_profile", [long], {"png": f"{folder}/profile.png"})
 
+    def page(self) -> None:
+        """Of this experiment alone, with all sections that a page can have."""
+        scored = list(cells.scored(self.grid, self.experiment))
+        figures = [f"{path}.svg" for path in cells.figures(self.grid, self.name)]
+        self.at("<results>/benchmarks/page/x.tsv").write_text("s\tmax_rss\n1.0\t-\n")
+        inputs = SimpleNamespace(
+            tables=self.files([f"<results>/table_{self.name}.csv"]),
+            figures=self.files(figures),
+            teacher_curves=self.files(figures[:1]),
+            scores=self.files([cell.scores(game) for game, cell in scored]),
+            videos=[],
+            template=ROOT / "workflow/report/page.html",
+        )
+        entry = {
+            "name": self.name,
+            "title": self.experiment["title"],
+            "variants": list(cells.variants(self.grid, self.experiment)),
+            "cells": [(game, cells.variant(self.grid, self.experiment, cell), cell[1:]) for game, cell in scored],
+            "figures": len(figures),
+            "videos": 0,
+        }
+        facts = {"results": "results", "protocol": "paper2015", "epsilon": 0.05}
+        benchmarks = self.results / "benchmarks"
+        self.script("page", inputs, "<results>/index.html", experiments=[entry], facts=facts, benchmarks=benchmarks)
+
     def read(self, kind: str) -> pd.DataFrame:
         return pd.read_csv(self.results / f"{kind}_{self.name}.csv")
 
@@ -160,9 +192,14 @@ def fast() -> Any:
 
     def draw(figure: Any, png: Path) -> None:
         figure.savefig(png, dpi=20)
+        figure.savefig(png.with_suffix(".svg"))
         plt.close(figure)
 
-    with mock.patch("policy_distillation.figures.save_figure", draw), mock.patch.object(sidecar, "provenance", dict):
+    made = {"hardware": {"cpu": "a processor", "gpu": None}, "software": {"python": "3"}}
+    with (
+        mock.patch("policy_distillation.figures.save_figure", draw),
+        mock.patch.object(sidecar, "provenance", return_value=made),
+    ):
         yield
 
 
@@ -172,21 +209,32 @@ def fast() -> Any:
     suppress_health_check=list(hypothesis.HealthCheck),
     phases=[hypothesis.Phase.generate],
 )
-@given(EXPERIMENTS, st.fixed_dictionaries(dict.fromkeys(GAMES[:4], st.sampled_from(list(TEACHERS)))), st.integers(0, 9))
-def test_every_admitted_experiment_ends_in_tables_and_figures(
-    experiment: dict[str, Any], levels: dict[str, str], seed: int
+@given(
+    st.sampled_from(NAMES),
+    EXPERIMENTS,
+    st.fixed_dictionaries(dict.fromkeys(GAMES[:4], st.sampled_from(list(TEACHERS)))),
+    st.integers(0, 9),
+)
+def test_every_admitted_experiment_ends_in_tables_figures_and_a_page(
+    name: str, experiment: dict[str, Any], levels: dict[str, str], seed: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), "x_curves", experiment, levels, seed)
+        run = Run(Path(folder), name, experiment, levels, seed)
         run.tables()
         assert_nothing_is_mixed_up(run)
         run.figures()
-        for name in ("scores", "curves"):
-            assert (run.results / f"figures/x_curves/{name}.png").stat().st_size > 0
-        page = (run.results / "table_x_curves.html").read_text()
-        assert "<script>" not in page
+        for figure in ("scores", "curves"):
+            assert (run.results / f"figures/{name}/{figure}.png").stat().st_size > 0
         for suffix in ("md", "tex"):
-            assert "interquartile mean" in (run.results / f"table_x_curves.{suffix}").read_text()
+            assert "interquartile mean" in (run.results / f"table_{name}.{suffix}").read_text()
+        run.page()
+        page = (run.results / "index.html").read_text()
+        for html in (page, (run.results / f"table_{name}.html").read_text()):
+            assert "<script>" not in html
+        places = re.findall(r' id="([^"]*)"', page)
+        assert len(set(places)) == len(places)
+        assert {"teachers", "took", "made"} < set(places)
+        assert set(re.findall(r'href="#([^"]*)"', page)) <= set(places)
 
 
 def assert_nothing_is_mixed_up(run: Run) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ import pytest
 import torch
 from policy_distillation import run as module
 from policy_distillation.optimizers import make_optimizer
-from policy_distillation.run import Interrupted, Machine, Run, StopSignal, Stopwatch, Turn
+from policy_distillation.run import Machine, Run, Stopwatch, Turn
+from policy_distillation.stopping import Stopped, StopSignal
 
 
 @pytest.fixture
@@ -46,8 +49,8 @@ class Tape:
         self.text = path.read_text()
 
 
-def make(folder, total=10, seconds=1e9, **description):
-    return Run(folder, "counter", description, total, "step", Machine("cpu", "float32", seconds))
+def make(folder, total=10, seconds=1e9, tracker=None, **description):
+    return Run(folder, "counter", description, total, "step", Machine("cpu", "float32", seconds, tracker))
 
 
 def count(counter, tape, rng, units=1, loss=0.5):
@@ -77,12 +80,31 @@ def test_a_run_goes_to_its_end_and_leaves_its_curve(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+def test_a_tracker_is_told_of_every_row_and_changes_nothing(tmp_path, monkeypatch, tracker):
+    plain = run(tmp_path / "plain", game="pong")
+    calls = []
+    told = SimpleNamespace(
+        log=lambda values, step: calls.append((step, values)), finish=lambda: calls.append("finished")
+    )
+    package = SimpleNamespace(init=lambda **facts: calls.append(facts) or told)
+    monkeypatch.setitem(sys.modules, tracker, package)
+    assert run(tmp_path / "told", tracker=tracker, game="pong") == plain
+    facts, *rows, last = calls
+    assert (facts["project"], facts["name"]) == ("policy-distillation", str(tmp_path / "told"))
+    assert facts["config"].items() >= {"game": "pong", "kind": "counter"}.items()
+    assert last == "finished"
+    curves = [pd.read_csv(tmp_path / name / "progress.csv") for name in ("plain", "told")]
+    assert curves[0]["count"].tolist() == curves[1]["count"].tolist() == [3, 6, 9, 10]
+    assert rows == [(row.pop("step"), row) for row in curves[1].to_dict("records")]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("stop_at", [1, 6, 10])
 def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, capsys, number, code, stop_at):
     whole = run(tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(Stopped) as stopped:
         run(tmp_path / "stopped", stop_at, number)
     assert stopped.value.code == code
     del stopped  # its traceback holds the run, and with it the lock
@@ -91,6 +113,45 @@ def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, capsys, number, code,
     assert f"resuming at step {stop_at} of 10" in capsys.readouterr().out
     curves = [pd.read_csv(tmp_path / name / "progress.csv")["count"].tolist() for name in ("whole", "stopped")]
     assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("stop_at", [3, 10])
+def test_a_signal_while_scoring_saves_and_the_turn_is_scored_again(tmp_path, stop_at):
+    """Games can last longer than the time between a signal and the kill that follows it."""
+
+    def go(folder, stop_at=None):
+        loop, parts, asked = make(folder), (Counter(), Tape(), np.random.default_rng(3)), []
+
+        def score(stop):
+            asked.append(loop.done)
+            if loop.done == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise Stopped(stop.received)
+            return {"score": -loop.done}
+
+        loop.restore(counter=parts[0], tape=parts[1], rng=parts[2])
+        snapshots = []
+        for _ in loop.turns(count(*parts)):
+            if loop.passes(3):
+                loop.score(score)
+            snapshots += loop.shares_done(5)
+        loop.remove_state()
+        return parts[0].count, parts[1].text, asked, snapshots
+
+    whole = go(tmp_path / "whole")
+    with pytest.raises(Stopped) as stopped:
+        go(tmp_path / "stopped", stop_at)
+    assert stopped.value.code == 143
+    del stopped
+    with pytest.raises(Stopped) as stopped:  # and a second time
+        go(tmp_path / "stopped", stop_at)
+    del stopped
+    text = go(tmp_path / "stopped")
+    assert text[:2] == whole[:2]
+    assert text[2] == [unit for unit in whole[2] if unit >= stop_at]  # nothing is scored twice, nothing left out
+    assert text[3] == [share for share in whole[3] if 2 * (share + 1) >= stop_at]
+    curves = [pd.read_csv(tmp_path / name / "progress.csv").drop(columns="seconds") for name in ("whole", "stopped")]
+    pd.testing.assert_frame_equal(*curves)
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -108,7 +169,7 @@ def test_a_run_that_learnt_nothing_fails(tmp_path):
 
 
 def test_what_was_learnt_before_an_interruption_counts(tmp_path):
-    with pytest.raises(Interrupted):
+    with pytest.raises(Stopped):
         run(tmp_path, 9)
     loop = make(tmp_path)
     assert len(list(loop.turns(count(Counter(), Tape(), np.random.default_rng(0), loss=None)))) == 1
@@ -164,6 +225,11 @@ def test_metadata_says_what_and_with_what(tmp_path):
     loop = make(tmp_path, seed=3)
     assert (loop.metadata["kind"], loop.metadata["seed"]) == ("counter", 3)
     assert set(loop.metadata) >= {"commit", "software", "hardware"}
+    assert loop.metadata["computed"] == {
+        "device": "cpu",
+        "precision": "float32",
+        "threads": torch.get_num_threads(),
+    }
     assert (str(loop.device), loop.precision) == ("cpu", "float32")
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, Checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("plans")]
 PLAN = """
 import sys
 import snakemake

@@ -73,6 +73,10 @@ REVISION = {"hub": "sb3/dqn-PongNoFrameskip-v4", "revision": "0" * 40}
         ({"from": "sb3"}, "from sb3: give either 'path', a file, or 'hub' and 'revision'"),
         ({"from": "sb3", "path": "x", **REVISION}, "from sb3: give either 'path'"),
         ({"from": "sb3", "path": "none.zip"}, "from sb3: none.zip does not exist"),
+        (
+            {"from": "sb3", "path": "sb3/dqn-x"},
+            "does not exist; a repository on the hub needs its commit: --revision",
+        ),
         ({"from": "sb3", "path": ".", "revision": "0"}, "'revision' belongs to 'hub'"),
         ({"from": "sb3", "hub": "sb3/x"}, "sb3/x needs a 'revision', the commit that you looked at"),
         ({"from": "pfrl", **REVISION}, "is on the hub, so the key 'file' must name the file in it"),

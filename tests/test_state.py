@@ -180,7 +180,7 @@ def test_on_a_network_mount_an_open_file_outlives_its_name(tmp_path, monkeypatch
     assert not (tmp_path / "state").exists()
 
 
-@pytest.mark.parametrize("refused", ["unlink", "rmdir"])
+@pytest.mark.parametrize("refused", ["unlink", "rmdir", "iterdir"])
 def test_finished_work_is_not_undone_by_what_cannot_be_deleted(tmp_path, monkeypatch, capsys, refused):
     kept = make(tmp_path)
     save(kept, {"step": 7}, replay=b"frames")
@@ -193,6 +193,8 @@ def test_finished_work_is_not_undone_by_what_cannot_be_deleted(tmp_path, monkeyp
     monkeypatch.undo()
     said = capsys.readouterr().out
     assert ("state.pt: not removed (Device or resource busy); it is no longer needed" in said) == (refused == "unlink")
+    assert ("state: not emptied (Device or resource busy); it is no longer needed" in said) == (refused == "iterdir")
+    assert (tmp_path / "state/state.pt").exists() == (refused == "unlink")
     make(tmp_path)  # and the lock is free
 
 
@@ -244,5 +246,5 @@ def test_a_file_that_cannot_be_synced_is_written_unless_the_disk_is_broken(tmp_p
 
 def test_the_format_is_part_of_what_a_state_is_tied_to(tmp_path, monkeypatch):
     save(make(tmp_path), {"step": 7})
-    monkeypatch.setattr(state, "FORMAT", "policy_distillation.state/3")
+    monkeypatch.setattr(state, "FORMAT", f"{state.FORMAT}x")
     assert make(tmp_path).load() is None

@@ -6,6 +6,7 @@ Needs envs/peers.txt, which `make test` installs; without it the test is skipped
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,18 @@ from policy_distillation.sidecar import read_sidecar
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 RESULTS = "results/smoke"
 TABLE = f"{RESULTS}/table_online.csv"
+PAGE = {
+    **dict.fromkeys(
+        ["single_task", "compression", "multi_task_3", "multi_task_10", "temperature", "data_size", "driver"]
+    ),
+    "extra": {
+        "title": "Extra",
+        "games": ["breakout"],
+        "recipes": ["joint_dqn", "kl_mix"],
+        "networks": ["dqn"],
+        "seeds": [0],
+    },
+}
 KEYS = {"SNAKEMAKE_STORAGE_S3_ACCESS_KEY": "nobody", "SNAKEMAKE_STORAGE_S3_SECRET_KEY": "nothing"}
 
 
@@ -59,7 +72,10 @@ def start_without_a_shared_disk(copy: Checkout, nodes: Path, *arguments: str) ->
 def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
     endpoint: str, bucket: Any, finished: Checkout, tmp_path: Path
 ) -> None:
-    """A trained teacher, its snapshots' play and its own, students of both, scores, table, figures: eleven jobs."""
+    """A trained teacher, its snapshots' play and its own, students of both, scores, table, figures: eleven jobs.
+
+    Then four more: a student that drives and a joint DQN, with their scores, and the page of both experiments.
+    """
     nodes = tmp_path / "nodes"
     nodes.mkdir()
     settings = {pretended_nodes.NODES: str(nodes), pretended_nodes.HIDDEN: str(tmp_path / "checkout")}
@@ -80,13 +96,16 @@ def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
     tracked = ["Snakefile", "config.yaml", "workflow", "profiles", "envs", "resources/paper_results.csv"]
     subprocess.run(["git", "add", *tracked], cwd=copy.folder, check=True)
 
+    (copy.folder / "page.yaml").write_text(yaml.safe_dump({"experiments": PAGE}))
+
     targets = [TABLE, f"{RESULTS}/figures/online/scores.png", f"{RESULTS}/figures/online/curves.png"]
-    try:
-        done = start_without_a_shared_disk(copy, nodes, "--configfile", "mine.yaml", "--", *targets)
-    finally:
-        pretended_nodes.end_all(nodes)
-    assert done.returncode == 0, done.stdout[-3000:] + pretended_nodes.outputs(nodes)
-    assert len(list(nodes.iterdir())) == 11
+    for config, wanted, jobs in (("mine.yaml", targets, 11), ("page.yaml", [f"{RESULTS}/index.html"], 15)):
+        try:
+            done = start_without_a_shared_disk(copy, nodes, "--configfile", config, "--", *wanted)
+        finally:
+            pretended_nodes.end_all(nodes)
+        assert done.returncode == 0, done.stdout[-3000:] + pretended_nodes.outputs(nodes)
+        assert len(list(nodes.iterdir())) == jobs
     assert not list((copy.folder / RESULTS).rglob("*.csv"))  # nothing but the lock is where Snakemake runs
 
     results = tmp_path / "fetched"
@@ -99,13 +118,16 @@ def test_tables_without_a_shared_disk_are_those_of_a_shared_one(
         assert (results / table).read_text() == (local / table).read_text()
         assert read_sidecar(results / table)["kind"] == "table"
     scores = [path.relative_to(results) for path in results.rglob("scores/*.csv")]
-    assert len(scores) == 4
+    assert len(scores) == 6
     for path in scores:
-        assert (results / path).read_bytes() == (local / path).read_bytes()
         assert read_sidecar(results / path)["kind"] == "scores"
+        if "joint_dqn" not in path.parts:  # of one game, which no experiment of the local run has
+            assert (results / path).read_bytes() == (local / path).read_bytes()
     assert len(list(results.glob("datasets/breakout/**/part*.h5"))) == 4
     for figure in ("online/scores", "online/curves"):
         assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+    page = (results / "index.html").read_text()
+    assert re.findall(r'<section id="([^"]*)"', page) == ["experiment-online", "experiment-extra", "teachers", "made"]
 
     again = start_without_a_shared_disk(copy, nodes, "-n", "--configfile", "mine.yaml", "--", *targets)
     assert "Nothing to be done" in again.stdout, again.stdout[-3000:]

@@ -321,6 +321,8 @@ def test_attributes_say_where_it_came_from(teacher, recorded, part):
     assert attributes["teacher"] == file_digest(teacher.path)
     assert (attributes["game"], attributes["part"], attributes["hours"], attributes["seed"]) == ("breakout", 0, 4, 7)
     assert {"torch", "ale-py", "python"} <= set(json.loads(attributes["provenance"])["software"])
+    computed = {"device": "cpu", "precision": "float32", "threads": torch.get_num_threads()}
+    assert json.loads(attributes["provenance"])["computed"] == computed
     assert (part.game, part.action_ids, part.hours, part.protocol) == ("breakout", [0, 1, 3, 4], 4, asdict(SHORT))
     assert (part.times, part.slots, part.teacher) == (TIMES, SLOTS, attributes["teacher"])
 

@@ -102,14 +102,11 @@ def test_rmsprop_is_the_papers_and_adam_has_its_epsilon():
 
 def test_prepare_process_seeds_torch():
     threads = torch.get_num_threads()
-    try:
-        prepare_process(4, threads)
-        one = torch.rand(3)
-        prepare_process(4, threads)
-        assert torch.equal(torch.rand(3), one)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_flush_denormal(False)
+    prepare_process(4, threads)
+    one = torch.rand(3)
+    prepare_process(4, threads)
+    assert torch.equal(torch.rand(3), one)
+    assert torch.get_num_threads() == threads
 
 
 def test_a_jobs_log_gets_its_output_and_its_traceback(tmp_path, capsys):

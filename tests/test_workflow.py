@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -293,6 +295,8 @@ def test_students_of_a_ppo_and_of_snapshots_of_a_c51(tmp_path: Path) -> None:
         game = next(iter(agent.actions))
         scores = json.loads((results / folder / "scores" / f"{game}.csv.json").read_text())
         assert scores["acting"] == expected.acting
+    facts = read_metadata(results / "teachers/breakout/seed0/agent.safetensors")["imported"]["facts"]
+    assert ("stable_baselines3" in facts) == (find_spec("stable_baselines3") is not None)  # who wrote the zip
     with Part(results / "datasets/breakout/part0.h5") as part:
         assert part.readout == sampled
     table = pd.read_csv(results / "table_single_task.csv").set_index("game")
@@ -392,6 +396,10 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     report = (finished.folder / "report.html").read_text()
     for expected in ("table_single_task.html", "teacher_curves.png", "compression/curves.png"):
         assert expected in report
+    shown = json.JSONDecoder().raw_decode(re.split(r"var results = (?=\{)", report)[1])[0]
+    page = shown[f"{RESULTS}/index.html"]
+    embedded = base64.b64decode(page["data_uri"].split(",", 1)[1])
+    assert embedded == (finished.folder / RESULTS / "index.html").read_bytes()
     for name in yaml.safe_load((ROOT / "config.yaml").read_text())["experiments"]:
         assert f"table_{name}.html" in report
         assert f"figures/{name}/scores.png" in report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from .games import game_name
 from .importing.agents import describe, import_agent
 from .parts import Part
 from .protocols import ProtocolName
-from .readouts import Acting, describe_acting
+from .readouts import Acting, Outputs, describe_acting
 from .sidecar import describe_csv
 from .sources import check_import
 from .training import prepare_process, provenance, select_device, select_precision, stream
@@ -115,6 +117,7 @@ def import_(
     mapping: Path | None = None,
     input_divisor: float | None = None,
     actions: tuple[int, ...] | None = None,
+    outputs: Outputs | None = None,
     acting: Acting | None = None,
     protocol: ProtocolName | None = None,
     revision: str | None = None,
@@ -133,6 +136,7 @@ def import_(
         mapping: a YAML file that describes the network (docs/importing.md).
         input_divisor: what pixels were divided by before the first layer, where the file does not tell: 255, or 1.
         actions: ALE ids of the outputs; by default the protocol's, in order.
+        outputs: what its outputs are: q_values, or logits, as a student's of KL; by default as such agents' are.
         acting: how it acts: epsilon_greedy, or sample from its policy; by default as such agents do.
         protocol: how the agent will be driven; by default as its library does.
         revision: commit in the hub's repository.
@@ -148,6 +152,7 @@ def import_(
         "mapping": mapping and str(mapping),
         "input_divisor": input_divisor,
         "actions": actions and list(actions),
+        "outputs": outputs,
         "acting": acting,
     }
     source = {key: value for key, value in source.items() if value is not None}
@@ -173,8 +178,12 @@ def main() -> None:
             },
             prog="policy_distillation",
         )
+        sys.stdout.flush()
     except (CheckpointError, DatasetError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # `inspect FILE | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit goes nowhere
+        sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

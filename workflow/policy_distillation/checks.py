@@ -6,7 +6,8 @@ Imports nothing heavy: every cluster job parses the workflow.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from .config import ConfigError, check_schema
@@ -26,6 +27,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     _check_teachers(grid)
     _check_joint_dqns(grid)
     _check_divisors(grid)
+    _check_tracker(config["machine"]["tracker"])
 
 
 def _check_names(config: Mapping[str, Any]) -> None:
@@ -119,26 +121,58 @@ def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
 def check_target(grid: Grid, target: str) -> None:
     """Raise ConfigError where a path below the results names a game, recipe, network or experiment that there is not.
 
-    Snakemake would say that no rule makes it, or name a key that is missing. Other paths pass.
+    Snakemake would say that no rule makes it, name a key that is missing, or plan the work. Other paths pass.
     """
-    kind, *names = target.removeprefix(f"{grid.config['results']}/").split("/")
     if not target.startswith(f"{grid.config['results']}/"):
         return
+    kind, *names = target.removeprefix(f"{grid.config['results']}/").split("/")
+    experiments = grid.config["experiments"]
     if kind == "students" and len(names) > 3:
-        games, recipe, network, seed, *rest = names
-        _check_game(target, games, grid.config["game_sets"])
-        _known(target, recipe, grid.config["recipes"], "recipe")
-        _known(target, network, grid.config["networks"], "network")
-        if not re.fullmatch("seed[0-9]+", seed):
-            raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ...")
-        if rest[:1] == ["scores"]:
-            _known(target, rest[-1].removesuffix(".csv"), grid.games_in(games), "game of that student")
-        _check_controllers(grid, target, games, network)
-        _check_learning(grid, target, games, recipe)
-    elif kind in ("teachers", "datasets") and names:
-        _check_game(target, names[0])
-    elif match := re.fullmatch(r"(table|aggregates)_(.+)\.(csv|md|tex|html)", kind):
-        _known(target, match[2], grid.config["experiments"], "experiment")
+        _check_student_target(grid, target, *names)
+    elif kind in ("teachers", "random", "datasets", "reference_teachers", "reference_students") and len(names) > 1:
+        game, *rest = names
+        _check_game(target, game)
+        if kind == "teachers":
+            _check_seed(target, rest[0])
+        if kind == "datasets":
+            _check_part(grid, target, game, *rest)
+        _check_played(target, rest[1:] if kind == "teachers" else rest, [game])
+    elif kind in ("figures", "videos") and len(names) > 1:
+        _known(target, names[0], experiments, "experiment")
+        allowed = ["scores", "curves", "profile"] if kind == "figures" else grid.games_of(experiments[names[0]])
+        _known(target, names[1].split(".")[0], allowed, f"{kind.removesuffix('s')} of that experiment")
+    elif match := re.fullmatch(r"(table|scores|aggregates|exports)_(.+?)\.(csv|md|tex|html)(\.json)?", kind):
+        _known(target, match[2], experiments, "experiment")
+
+
+def _check_student_target(
+    grid: Grid, target: str, games: str, recipe: str, network: str, seed: str, *rest: str
+) -> None:
+    _check_game(target, games, grid.config["game_sets"])
+    _known(target, recipe, grid.config["recipes"], "recipe")
+    _known(target, network, grid.config["networks"], "network")
+    _check_seed(target, seed)
+    _check_played(target, rest, grid.games_in(games))
+    _check_controllers(grid, target, games, network)
+    _check_learning(grid, target, games, recipe)
+
+
+def _check_seed(target: str, seed: str) -> None:
+    if not re.fullmatch("seed[0-9]+", seed):
+        raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ...")
+
+
+def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> None:
+    """An agent's scores or exports on a game that it does not play."""
+    if len(names) == 2 and names[0] in ("scores", "onnx"):
+        _known(target, names[1].split(".")[0], games, "game of that agent")
+
+
+def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
+    parts = len(grid.dataset_parts(game, "online" if names[0] == "online" else "final"))
+    match = re.fullmatch(r"part([0-9]+)\.h5", names[-1])
+    if match and int(match[1]) >= parts:
+        raise ConfigError(f"{target}: unknown part {match[1]}; allowed: 0 to {parts - 1}")
 
 
 def _check_against(grid: Grid) -> None:
@@ -236,3 +270,10 @@ def _check_divisors(grid: Grid) -> None:
         for key, episodes in counts.items():
             if episodes % envs:
                 raise ConfigError(f"{key}: {episodes} is not a multiple of {section}.envs, {envs}")
+
+
+def _check_tracker(tracker: str | None) -> None:
+    """An installed package; a folder of that name, such as wandb leaves where it ran, is none."""
+    found = tracker and find_spec(tracker)
+    if tracker and not (found and found.origin):
+        raise ConfigError(f"machine.tracker: {tracker} is not installed; pip install {tracker}, or tracker: null")

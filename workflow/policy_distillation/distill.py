@@ -105,7 +105,7 @@ class Student:
             observations: (batch, 4, 84, 84) uint8.
         """
         place = self.sums.device
-        values = self._steps[game](observations.to(place), teacher_q.to(place))
+        values = self._steps[game](*(given.to(place, non_blocking=True) for given in (observations, teacher_q)))
         self.sums += values
         return values[0]
 

@@ -86,7 +86,8 @@ class Learner:
 
     def update(self, batch: Batch, game: str) -> Tensor:
         """One gradient step; returns the loss and the mean Q-value as one tensor, so that a GPU is not made to wait."""
-        values = self._steps[game](*(value.to(self.online.scale.device) for value in vars(batch).values()))
+        place = self.online.scale.device
+        values = self._steps[game](*(value.to(place, non_blocking=True) for value in vars(batch).values()))
         self.updates += 1
         if self.updates % self.settings.target_update_every == 0:
             self.target.load_state_dict(self.online.state_dict())
@@ -120,15 +121,14 @@ class Learner:
             agent.standardise_inputs(moments, keep_outputs)
 
     def state_dict(self) -> dict[str, Any]:
+        """All but the agent, which is the caller's."""
         return {
-            "online": self.online.state_dict(),
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
         restore_optimizer(self.optimizer, state["optimizer"])
         self.updates = state["updates"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from .checkpoints import save_agent
 from .networks import Agent, Network, Precision
 from .protocols import PROTOCOLS
 from .readouts import Readout
+from .stopping import Stopped, StopSignal
 from .training import stream
 
 SLOTS_PER_SHARE = 16
@@ -76,6 +77,7 @@ def play_episodes(
     seed: int | Sequence[int],
     precision: Precision = "float32",
     teacher: Agent | None = None,
+    stop: StopSignal | None = None,
 ) -> list[Episode]:
     """Play ``evaluation.episodes`` games to their true end, ordered by slot and number.
 
@@ -83,6 +85,10 @@ def play_episodes(
         agent: on its own device.
         teacher: who plays the first steps under ``starts: teacher``.
         seed: of emulators, exploration and lengths of the teacher's starts.
+        stop: whose flag ends the games where they are.
+
+    Raises:
+        Stopped: the flag is up.
     """
     if evaluation.starts == "teacher" and teacher is None:
         raise ValueError("starts: teacher needs a teacher")
@@ -96,7 +102,10 @@ def play_episodes(
     shares = max(1, evaluation.envs // SLOTS_PER_SHARE) if on_cpu else 1
     slots, workers = np.array_split(np.arange(evaluation.envs), shares), min(threads, shares)
     agent, teacher = agent.frozen(precision), teacher.frozen(precision) if teacher else None
-    stopped = threading.Event()
+    abandoned = threading.Event()
+
+    def stopped() -> bool:
+        return abandoned.is_set() or bool(stop and stop.received)
 
     def play(share: int) -> list[Episode]:
         own_seed = (*np.atleast_1d(seed), share)
@@ -111,8 +120,10 @@ def play_episodes(
         try:
             wait(playing, return_when=FIRST_EXCEPTION)
         finally:
-            stopped.set()  # after an error or an interruption the others need not play on
+            abandoned.set()  # after an error or an interruption the others need not play on
             torch.set_num_threads(threads)
+    if stop and stop.received:
+        raise Stopped(stop.received)
     return [episode for share in playing for episode in share.result()]
 
 
@@ -123,7 +134,7 @@ def _play_slots(
     evaluation: Evaluation,
     rng: np.random.Generator,
     precision: Precision,
-    stopped: threading.Event,
+    stopped: Callable[[], bool],
 ) -> list[Episode]:
     """Each of the environment's slots plays its part of the games, by slot and number."""
     game, slots, per_slot = env.game, env.num_envs, evaluation.episodes // evaluation.envs
@@ -134,7 +145,7 @@ def _play_slots(
     done: list[list[Episode]] = [[] for _ in range(slots)]
     observations = env.reset()
     try:
-        while min(map(len, done)) < per_slot and not stopped.is_set():
+        while min(map(len, done)) < per_slot and not stopped():
             outputs = agent.q_values(observations, game, precision)
             actions = choose(outputs, agent.readouts[game].acting, evaluation.epsilon, rng)
             led = played < lead
@@ -179,13 +190,20 @@ def mean_return(episodes: Sequence[Episode]) -> float:
 
 
 def progress_returns(
-    agent: Agent, protocol: str, evaluation: Evaluation, seed: int, done: int, precision: Precision
+    agent: Agent,
+    protocol: str,
+    evaluation: Evaluation,
+    seed: int,
+    done: int,
+    precision: Precision,
+    stop: StopSignal | None = None,
 ) -> dict[str, float]:
     """Mean return on each of an agent's games, scored on the way: after ``done`` units of the run of this seed."""
     returns = {}
     for game in agent.actions:
         play = stream(seed, "progress", done)
-        returns[game] = mean_return(play_episodes(agent, game, protocol, evaluation, play, precision))
+        episodes = play_episodes(agent, game, protocol, evaluation, play, precision, stop=stop)
+        returns[game] = mean_return(episodes)
     return returns
 
 
@@ -202,9 +220,9 @@ class BestSnapshot:
         self._ranges = dict.fromkeys(agent.actions, (math.inf, -math.inf))
         self._protocol, self._evaluation, self._seed, self._precision = protocol, evaluation, seed, precision
 
-    def consider(self, agent: Agent, step: int) -> dict[str, float]:
+    def consider(self, agent: Agent, step: int, stop: StopSignal | None = None) -> dict[str, float]:
         """Play, keep ``agent`` if it is the best so far, and return ``return_{game}`` for each of its games."""
-        returns = progress_returns(agent, self._protocol, self._evaluation, self._seed, step, self._precision)
+        returns = progress_returns(agent, self._protocol, self._evaluation, self._seed, step, self._precision, stop)
         for game, value in returns.items():
             lowest, highest = self._ranges[game]
             self._ranges[game] = min(lowest, value), max(highest, value)

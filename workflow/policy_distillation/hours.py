@@ -17,6 +17,7 @@ from .parts import Part
 from .play import Play
 from .protocols import PROTOCOLS
 from .recording import Dataset, load_teacher, record
+from .stopping import StopSignal
 from .training import stream
 
 
@@ -89,6 +90,7 @@ class DrivenHours:
         driver: the student as it is scored, who acts in ``share`` of the emulators; in the others its teacher does.
         teachers: for each game the teacher's file.
         folder: where an hour lies until it is forgotten.
+        stop: a flag that ends an hour in the middle, by Stopped; what is saved then is as if it had not begun.
     """
 
     def __init__(
@@ -100,9 +102,10 @@ class DrivenHours:
         folder: Path,
         seed: int,
         device: str,
+        stop: StopSignal | None = None,
     ) -> None:
         self._recorded, self._driver, self._share = recorded, driver, share
-        self._teachers, self._folder, self._seed, self._device = teachers, folder, seed, device
+        self._teachers, self._folder, self._seed, self._device, self._stop = teachers, folder, seed, device, stop
         self._games: dict[str, _DrivenGame] = {}
         self._saved: dict[str, dict[str, Any]] = {}  # of games that nobody has played on yet
         for part in recorded.first.values():
@@ -116,8 +119,9 @@ class DrivenHours:
         if not path.exists():
             if game not in self._games:
                 like, seed = self._recorded.first[game], stream(self._seed, "driver", game)
-                state = self._saved.pop(game, None)
-                self._games[game] = _DrivenGame(like, self._teachers[game], seed, self._device, state)
+                state = self._saved.get(game)
+                self._games[game] = _DrivenGame(like, self._teachers[game], seed, self._device, state, self._stop)
+                self._saved.pop(game, None)
             self._games[game].record(path, hour, self._seed, self._driver, self._share)
         return self._recorded.open(game, path), 0
 
@@ -135,6 +139,11 @@ class DrivenHours:
             if game not in state or int(hour) > state[game]["hour"]:
                 path.unlink()
 
+    def files(self, since: int) -> list[Path]:
+        """Where the hours lie that were played, from this one on."""
+        last = {game: state["hour"] for game, state in self.state_dict().items()}
+        return [self._path(game, hour) for game in last for hour in range(max(1, since), last[game] + 1)]
+
     def forget(self, before: int | None = None) -> None:
         """Delete the hours before this one, or all."""
         for path in self._folder.glob("hour-*.h5"):
@@ -151,13 +160,20 @@ class _DrivenGame:
     """One game's emulators and the teacher that labels what is seen in them."""
 
     def __init__(
-        self, like: Part, teacher_path: Path, seed: Sequence[int], device: str, state: dict[str, Any] | None
+        self,
+        like: Part,
+        teacher_path: Path,
+        seed: Sequence[int],
+        device: str,
+        state: dict[str, Any] | None,
+        stop: StopSignal | None,
     ) -> None:
         self._settings = Dataset(**{**like.settings, "hours_per_part": 1})
         self._teacher = load_teacher(teacher_path, like.game, like.protocol["name"], device)
         self._digest = file_digest(teacher_path)
         self._hour = 0
-        self.play = Play(like.game, PROTOCOLS[like.protocol["name"]], like.slots, seed)
+        self._before: dict[str, Any] | None = None  # the play when the hour began that is being recorded
+        self.play = Play(like.game, PROTOCOLS[like.protocol["name"]], like.slots, seed, stop)
         if state is None:
             self.play.start_anywhere(self._teacher, self._settings.epsilon, self._settings.warmup_steps)
         else:
@@ -168,8 +184,9 @@ class _DrivenGame:
         """Play the next hour and write it."""
         attributes = {"part": hour, "seed": seed, "teacher": self._digest}
         driven = int(len(self.play.steps) * share)
+        self._before = self.play.state_dict()
         record(self.play, self._teacher, self._settings, path, attributes, driver, driven)
-        self._hour = hour
+        self._before, self._hour = None, hour
 
     def state_dict(self) -> dict[str, Any]:
-        return {"hour": self._hour, "play": self.play.state_dict()}
+        return {"hour": self._hour, "play": self._before or self.play.state_dict()}

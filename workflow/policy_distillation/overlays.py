@@ -57,7 +57,7 @@ def read(path: Path) -> Config:
             content = yaml.load(file, StrictLoader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: does not exist") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
     if content is None:
         return {}

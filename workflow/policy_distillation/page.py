@@ -115,7 +115,7 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "several": len(rows) > 1,
         "variants": experiment.variants,
         "published": any(math.isfinite(each.paper) for row in rows for each in row["estimates"].values()),
-        "notes": notes,
+        "notes": [*notes, *read_sidecar(experiment.table).get("remarks", [])],
         "headline": headline,
         "axis": _axis(headline.values()),
         "findings": findings(headline),

@@ -18,6 +18,7 @@ from .acting import choose
 from .atari import FRAME_SKIP, AtariVector, Step
 from .networks import Agent, Precision
 from .protocols import Protocol
+from .stopping import Stopped, StopSignal
 from .training import generator_state, restore_generator
 
 
@@ -52,8 +53,15 @@ class Play:
         steps: (slots,) int64, how many steps those have lasted.
     """
 
-    def __init__(self, game: str, protocol: Protocol, slots: int, seed: int | Sequence[int]) -> None:
-        """Begin a new game in every slot. Same agents, seed and questions asked: the same games."""
+    def __init__(
+        self, game: str, protocol: Protocol, slots: int, seed: int | Sequence[int], stop: StopSignal | None = None
+    ) -> None:
+        """Begin a new game in every slot. Same agents, seed and questions asked: the same games.
+
+        Args:
+            stop: a flag that ends play, wherever it is, by Stopped.
+        """
+        self._stop = stop
         self.env = AtariVector(game, protocol, "play", slots, seed)
         self.rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
         self.seeds = self.env.seeds.copy()
@@ -75,6 +83,7 @@ class Play:
             epsilon: probability of a random action; not of a policy that is sampled.
             driver: who acts in the first ``driven`` slots; the Q-values are the agent's in every slot.
         """
+        self._heed()
         observations, game = self.observations, self.env.game
         q_values = agent.q_values(observations, game, precision)
         if driver is None:
@@ -85,6 +94,10 @@ class Play:
             others = choose(q_values[driven:], agent.readouts[game].acting, epsilon, self.rng)
             actions = np.concatenate([drivers, others])
         return Transition(observations, q_values, actions, self._advance(actions))
+
+    def _heed(self) -> None:
+        if self._stop and self._stop.received:
+            raise Stopped(self._stop.received)
 
     def _advance(self, actions: NDArray[np.int64]) -> Step:
         step = self.env.step(actions)
@@ -136,6 +149,7 @@ class Play:
         self.seeds = np.array([game.seed for game in games])
         self.steps = np.array([len(game.actions) for game in games])
         for left in range(self.steps.max(), -1, -1):
+            self._heed()
             begins = self.steps == left
             if begins.any():
                 self.observations = self.env.begin(begins, self.seeds[begins])

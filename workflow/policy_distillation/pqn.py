@@ -164,7 +164,7 @@ def learn(
     ((game, env),) = envs.items()
     rates = settings.learning_rate, settings.optimizer_epsilon, settings.filters_learning_rate
     optimizer = make_optimizer(settings.optimizer, agent.parameters(), *rates)
-    run.restore(agent=agent, optimizer=optimizer)
+    run.restore(optimizer=optimizer)
     times, slots = settings.rollout_steps, settings.envs
     rollout = Rollout.empty(times, slots, run.device)
     step_on = Captured(partial(update, agent, optimizer, game, settings.max_gradient_norm, run.precision))

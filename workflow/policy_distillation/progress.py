@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -14,7 +16,7 @@ from .files import atomic_path
 
 
 class Progress:
-    """Rows for a CSV, scalars for TensorBoard, a bar on a terminal or plain lines in a log.
+    """Rows for a CSV, scalars for TensorBoard and a tracker, a bar on a terminal or plain lines in a log.
 
     Args:
         total: units of the whole run.
@@ -22,13 +24,25 @@ class Progress:
         csv: rewritten whole, atomically, at each row.
         rows: of an earlier part of the same run.
         done: units that the earlier part did.
+        tracker: a package to send the rows to as well, ``wandb`` or ``trackio``, which take the same calls.
+        facts: what the run is, for the tracker.
     """
 
-    def __init__(self, total: int, unit: str, csv: Path, rows: list[dict[str, float]], done: int = 0) -> None:
+    def __init__(
+        self,
+        total: int,
+        unit: str,
+        csv: Path,
+        rows: list[dict[str, float]],
+        done: int = 0,
+        tracker: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # who plays or exports need not have it
 
         self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
         self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
+        self._tracked = _tracked(tracker, csv.parent, facts) if tracker else None
         self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
         self._done, self._start, self._first = done, time.monotonic(), done
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
@@ -48,6 +62,8 @@ class Progress:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
         for name, value in values.items():
             self._board.add_scalar(name, value, self._done)
+        if self._tracked:
+            self._tracked.log({name: value for name, value in row.items() if name != self._unit}, step=self._done)
         rate = (self._done - self._first) / max(elapsed, 1e-9)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         line = f"{self._unit} {self._done:>10,} of {self._total:,}  {text}  ({rate:,.0f} {self._unit}s/s)"
@@ -57,5 +73,18 @@ class Progress:
             tqdm.write(line)
 
     def close(self) -> None:
+        """What TensorBoard could not write undoes nothing: the CSV has all of it."""
         self._bar.close()
-        self._board.close()
+        try:
+            self._board.close()
+        except OSError as error:
+            print(f"{self._board.log_dir}: not whole ({error.strerror}); {self._csv.name} is", flush=True)
+        if self._tracked:
+            self._tracked.finish()
+
+
+def _tracked(tracker: str, folder: Path, facts: Mapping[str, Any] | None) -> Any:
+    """A run at a tracker. One that goes on after an interruption is another there, of the same name and group."""
+    package = importlib.import_module(tracker)  # who uses none need not have any
+    name = str(folder)
+    return package.init(project="policy-distillation", name=name, group=name, config=dict(facts or {}))

@@ -27,7 +27,7 @@ from .networks import Agent
 from .parts import Part
 from .play import Play, Transition
 from .protocols import PROTOCOLS
-from .training import provenance, select_device, stream
+from .training import computed, provenance, select_device, stream
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _attributes(play: Play, teacher: Agent, settings: Dataset) -> dict[str, Any]
         "outputs": teacher.readouts[game].outputs,
         "acting": teacher.readouts[game].acting,
         "settings": json.dumps(asdict(settings)),
-        "provenance": json.dumps(provenance()),
+        "provenance": json.dumps({**provenance(), "computed": computed(teacher.device, "float32")}),
     }
 
 

@@ -143,7 +143,7 @@ class Replay:
         times = rng.integers(first, self.head - self.n_step, batch_size)
         slots = rng.integers(0, self.slots, batch_size)
         device = self.frames.device
-        rows = torch.from_numpy((times % self.times) * self.slots + slots).to(device)
+        rows = torch.from_numpy((times % self.times) * self.slots + slots).to(device, non_blocking=True)
         total = len(self.frames)
         returns = torch.zeros(batch_size, device=device)
         alive = torch.ones(batch_size, device=device)

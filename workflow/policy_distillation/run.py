@@ -7,19 +7,17 @@ is due or a signal came, and removes the state in the end::
     run.restore(student=student, rng=rng)           # as they were when the state was saved; saved again from now on
     for turn in run.turns(learn(student, data)):
         if run.shares_done(evaluations):
-            run.record(score(student))
+            run.score(lambda stop: score(student, stop))
     save_agent(folder / "agent.safetensors", student, run.metadata)
     run.remove_state()
 """
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,7 +27,8 @@ from torch import Tensor
 from .optimizers import restore_optimizer
 from .progress import Progress
 from .state import State
-from .training import generator_state, provenance, restore_generator, select_device, select_precision
+from .stopping import Stopped, StopSignal
+from .training import computed, generator_state, provenance, restore_generator, select_device, select_precision
 
 SAVING_SHARE = 0.05
 """Most of a run's time that goes into saving: a replay of gigabytes is saved less often than the period says."""
@@ -45,6 +44,8 @@ class Machine:
     """Of the networks' trunks: ``auto`` (bfloat16 where it is fast), ``float32`` or ``bfloat16``."""
     checkpoint_seconds: float = 300.0
     """Between two savings of the state; more where saving takes long."""
+    tracker: str | None = None
+    """Where the learning curve is sent as well: ``wandb`` or ``trackio``."""
 
 
 AUTOMATIC = Machine()
@@ -68,33 +69,6 @@ class Stored(Protocol):
 
     def save(self, path: Path) -> None: ...
     def load(self, path: Path) -> None: ...
-
-
-class Interrupted(SystemExit):
-    """SIGTERM or SIGINT arrived and the state was saved."""
-
-
-class StopSignal:
-    """Turns SIGTERM (a time limit, a preemption) and SIGINT (Ctrl-C) into a flag that a loop reads between turns.
-
-    A second SIGINT stops at once: the state stays as it was last saved.
-    """
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-
-    def __enter__(self) -> StopSignal:
-        self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = number
 
 
 class Stopwatch:
@@ -129,17 +103,22 @@ class Run:
         self.folder, self.total, self._unit, self._machine = folder, total, unit, machine
         self.device = select_device(machine.device)
         self.precision = select_precision(machine.precision, self.device)
-        self.metadata = {**description, "kind": kind, **provenance()}  # now: the files may be edited while this runs
+        made_by = {**provenance(), "computed": computed(self.device, self.precision)}
+        self.metadata = {**description, "kind": kind, **made_by}  # now: the files may be edited while this runs
         self._state = State(folder / "state", description)
         self._saved = self._state.load()
         self._parts: dict[str, Any] = {}
-        saved = self._saved or {"done": 0, "learnt": False, "rows": []}
+        self._needed: Callable[[], Iterable[Path]] = list
+        saved = self._saved or {"done": 0, "learnt": False, "rows": [], "unscored": None}
         self.done: int = saved["done"]
         """Units done so far."""
         self.saved = self.done
         """Units that the newest state holds."""
         self._before, self._learnt, self._rows = self.done, saved["learnt"], saved["rows"]
+        self._unscored: dict[str, Any] | None = saved["unscored"]
         self._loss: Tensor | None = None
+        self.stop = StopSignal()
+        """Up when a signal has come: what takes long within a turn raises Stopped."""
 
     @property
     def resumed(self) -> bool:
@@ -150,6 +129,10 @@ class Run:
     def scratch(self) -> Path:
         """A folder for files that are needed as long as the run lasts."""
         return self._state.folder
+
+    def needs(self, files: Callable[[], Iterable[Path]]) -> None:
+        """Scratch files without which a state is of no use: which they are is asked at each saving."""
+        self._needed = files
 
     def restore(self, **parts: Any) -> None:
         """Bring parts back to what they were when the state was saved, and save them with it from now on.
@@ -174,34 +157,52 @@ class Run:
     def turns(self, algorithm: Iterator[Turn]) -> Iterator[Turn]:
         """Advance the algorithm to the end of the run, turn by turn.
 
+        A run that a signal stopped while it was scoring begins with the turn that has no score yet.
+
         Raises:
-            Interrupted: after a signal, when the state is saved.
+            Stopped: after a signal, when the state is saved.
             FloatingPointError: the loss is no longer finite.
             ValueError: the whole run learnt nothing.
         """
-        self._progress = Progress(self.total, self._unit, self.folder / "progress.csv", self._rows, self.done)
+        csv, tracker = self.folder / "progress.csv", self._machine.tracker
+        self._progress = Progress(self.total, self._unit, csv, self._rows, self.done, tracker, self.metadata)
         watch = Stopwatch(self._machine.checkpoint_seconds)
         try:
-            with StopSignal() as stop:
-                while self.done < self.total:
-                    turn = next(algorithm)
-                    self._before, self.done = self.done, self.done + turn.units
-                    if turn.loss is not None:
-                        self._loss, self._learnt = turn.loss, True
-                    self._progress.advance(turn.units)
+            with self.stop as stop:
+                while self.done < self.total or self._unscored:
+                    try:
+                        turn = self._again() if self._unscored else self._advance(algorithm)
+                    except Stopped:  # within a turn, before which its parts are left, so that it can be taken again
+                        self._save()
+                        raise
                     yield turn
                     if stop.received or watch.due():
                         begin = time.monotonic()
                         self._save()
                         watch.saved(time.monotonic() - begin)
                     if stop.received:
-                        raise Interrupted(128 + stop.received)
+                        raise Stopped(stop.received)
         finally:
             self._progress.close()
         if not self._learnt:
             raise ValueError(
                 f"{self.folder}: nothing was learnt in {self.done:,} {self._unit}s, so no agent is written"
             )
+
+    def _advance(self, algorithm: Iterator[Turn]) -> Turn:
+        self._turn = next(algorithm)
+        self._before, self.done = self.done, self.done + self._turn.units
+        if self._turn.loss is not None:
+            self._loss, self._learnt = self._turn.loss, True
+        self._progress.advance(self._turn.units)
+        return self._turn
+
+    def _again(self) -> Turn:
+        """The turn that was being scored when a signal came; nothing has happened since."""
+        assert self._unscored is not None
+        facts: dict[str, float] = self._unscored["facts"]
+        self._before, self._turn, self._unscored = self._unscored["before"], Turn(0, None, lambda: facts), None
+        return self._turn
 
     def passes(self, period: int) -> bool:
         """Whether the last turn completed another ``period`` of units, or the run."""
@@ -210,6 +211,24 @@ class Run:
     def shares_done(self, count: int) -> range:
         """Which of the run's ``count`` equal shares the last turn completed, from 0."""
         return range(self._before * count // self.total, min(count, self.done * count // self.total))
+
+    def shares_over(self, count: int) -> range:
+        """Which of them earlier turns completed, when the run begins or goes on: not that of a turn to score again."""
+        done = self._unscored["before"] if self._unscored else self.done
+        return range(min(count, done * count // self.total))
+
+    def score(self, score: Callable[[StopSignal], Mapping[str, float]]) -> None:
+        """Add a row to the learning curve: what the last turn says of itself, and what ``score`` finds by playing.
+
+        Games can outlast the time between a signal and the kill that follows. So ``score`` is given the signal's flag
+        and raises Stopped when it is up; the state is saved, and the next run scores this turn again from the start.
+        """
+        try:
+            scores = score(self.stop)
+        except Stopped:
+            self._save({"before": self._before, "facts": self._turn.facts()})
+            raise
+        self.record({**self._turn.facts(), **scores})
 
     def record(self, values: Mapping[str, float]) -> None:
         """Add a row to the learning curve."""
@@ -225,7 +244,7 @@ class Run:
             text = f"the loss is {self._loss.item()} at {self._unit} {self.done:,}; the last checkpoint is kept"
             raise FloatingPointError(f"{self.folder}: {text}; a lower learning_rate may help")
 
-    def _save(self) -> None:
+    def _save(self, unscored: Mapping[str, Any] | None = None) -> None:
         self._check_loss()
         parts = {}
         stored = {}
@@ -236,6 +255,6 @@ class Run:
                 stored[name] = part.save
             else:
                 parts[name] = part.state_dict()
-        content = {"done": self.done, "learnt": self._learnt, "rows": self._rows, "parts": parts}
-        self._state.save(content, stored, label=str(self.done))
+        facts = {"done": self.done, "learnt": self._learnt, "rows": self._rows, "unscored": unscored}
+        self._state.save({**facts, "parts": parts}, stored, str(self.done), self._needed())
         self.saved = self.done

@@ -98,7 +98,9 @@ def check_import(source: Mapping[str, Any]) -> None:
         raise SourceError(f"{key}: 'mapping', a YAML file that describes the network, belongs to 'from: mapping'")
     for name in imported_files(source):
         if not Path(name).exists():
-            raise SourceError(f"{key}: {name} does not exist")
+            on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).suffix and name == source.get("path")
+            also = "; a repository on the hub needs its commit: --revision, or 'hub' and 'revision'" if on_hub else ""
+            raise SourceError(f"{key}: {name} does not exist{also}")
 
 
 def source_path(game: str, source: str) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 
 from .files import atomic_path, hold_lock
 
-FORMAT = "policy_distillation.state/2"
+FORMAT = "policy_distillation.state/3"
 
 
 class State:
@@ -32,17 +32,26 @@ class State:
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self._files: dict[str, dict[str, Any]] = {}
 
-    def save(self, content: Mapping[str, Any], files: Mapping[str, Callable[[Path], None]], label: str) -> None:
+    def save(
+        self,
+        content: Mapping[str, Any],
+        files: Mapping[str, Callable[[Path], None]],
+        label: str,
+        needed: Iterable[Path] = (),
+    ) -> None:
         """Keep tensors and plain values, atomically, and what ``files`` write. A kill leaves the state before or after.
 
         Args:
             label: tells the files of this state from those of the one before.
+            needed: other files in the folder, written once, without which this state is of no use. File systems that
+                purge what is old take them first.
         """
         written = {}
         for name, write in files.items():
             path = self.folder / f"{name}-{label}.h5"
             write(path)
             written[name] = {"name": path.name, "size": path.stat().st_size}
+        written |= {path.name: {"name": path.name, "size": path.stat().st_size} for path in needed}
         buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
         torch.save({**content, "files": written, "fingerprint": self._fingerprint}, buffer)
         with atomic_path(self.folder / "state.pt") as temporary:
@@ -88,8 +97,12 @@ class State:
         ``state.pt`` goes first, so that a kill in the middle leaves no state that lacks a piece. The lock's file goes
         while it is held; network file systems keep an open file under another name until it is closed.
         """
-        first = self.folder / "state.pt"
-        for path in (first, *self.folder.iterdir()):
+        paths = [self.folder / "state.pt"]
+        try:
+            paths += self.folder.iterdir()
+        except OSError as error:
+            print(f"{self.folder}: not emptied ({error.strerror}); it is no longer needed", flush=True)
+        for path in paths:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:

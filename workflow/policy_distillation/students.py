@@ -17,6 +17,7 @@ from .networks import Agent, Network
 from .replay import store_device
 from .run import AUTOMATIC, Machine, Run
 from .sliding_window import Window
+from .stopping import StopSignal
 from .training import seed_weights, stream
 
 
@@ -50,7 +51,7 @@ def distill_student(
         "protocol": recorded.protocol,
         "seed": seed,
         "teachers": {game: part.teacher for game, part in recorded.first.items()},
-        "outputs": {game: readout.outputs for game, readout in played.items()},
+        "teacher_outputs": {game: readout.outputs for game, readout in played.items()},
         "data": recorded.digests,
     }
     per_hour = recipe.updates_per_hour * len(parts)
@@ -62,23 +63,34 @@ def distill_student(
     student = Student(agent, recipe, run.precision, {game: readout.outputs for game, readout in played.items()})
     rng = np.random.default_rng(stream(seed, "distillation"))
     run.restore(student=student, rng=rng)
+    span = min(recipe.window_hours, recorded.count)
+
+    def oldest(update: int) -> int:
+        """The first hour that the windows hold after so many updates."""
+        return max(0, update // per_hour - span + 1)
+
     hours: RecordedHours | DrivenHours = recorded
     if recipe.driver != "teacher":
         share = 1.0 if recipe.driver == "student" else 0.5
-        hours = DrivenHours(recorded, student.average, share, teachers, run.scratch, seed, machine.device)
+        driven = hours = DrivenHours(
+            recorded, student.average, share, teachers, run.scratch, seed, machine.device, run.stop
+        )
         run.restore(hours=hours)
+        run.needs(lambda: driven.files(since=oldest(run.done)))
         if not run.resumed:
             hours.forget()
-    span = min(recipe.window_hours, recorded.count)
-    windows = _windows(recorded, span, max(0, run.done // per_hour - span + 1), recipe.data, run.device)
-    for turn in run.turns(learn(student, hours, windows, rng, total, run.done)):
+    windows = _windows(recorded, span, oldest(run.done), recipe.data, run.device)
+
+    def score(stop: StopSignal) -> dict[str, float]:
+        protocol = recorded.protocol["name"]
+        returns = progress_returns(student.average, protocol, evaluation, seed, run.done, run.precision, stop)
+        return {f"return_{game}": value for game, value in returns.items()}
+
+    for _ in run.turns(learn(student, hours, windows, rng, total, run.done)):
         if run.shares_done(recipe.evaluations):
-            returns = progress_returns(
-                student.average, recorded.protocol["name"], evaluation, seed, run.done, run.precision
-            )
-            run.record(turn.facts() | {f"return_{game}": value for game, value in returns.items()})
+            run.score(score)
         if run.passes(per_hour):  # what the windows of the newest state hold may still be asked for
-            hours.forget(before=run.saved // per_hour - span + 1)
+            hours.forget(before=oldest(run.saved))
     hours.close()
     save_agent(folder / "agent.safetensors", student.average, run.metadata)
     run.remove_state()

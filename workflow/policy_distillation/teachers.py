@@ -72,18 +72,21 @@ def train_teacher(
         load_initial_agent(initial, agent)
     rng = np.random.default_rng(seed)
     best = BestSnapshot(agent, protocol, evaluation, seed, run.precision)
-    run.restore(rng=rng, best=best)
-    for turn in run.turns(algorithm(run, agent, envs, settings, rng, initial is not None)):
+    run.restore(rng=rng, best=best, agent=agent)
+    kept = [_snapshot(run.scratch, k) for k in run.shares_over(snapshots)]
+    run.needs(lambda: kept)
+    for _ in run.turns(algorithm(run, agent, envs, settings, rng, initial is not None)):
         if run.passes(settings.evaluate_every):
-            run.record(turn.facts() | best.consider(agent, run.done))
+            run.score(lambda stop: best.consider(agent, run.done, stop))
         for k in run.shares_done(snapshots):
-            best.save(_snapshot(run.scratch, k), run.done, run.metadata)
+            kept.append(_snapshot(run.scratch, k))
+            best.save(kept[-1], run.done, run.metadata)
     for env in envs.values():
         env.close()
     (folder / "snapshots").mkdir(exist_ok=True)
-    for k in range(snapshots):
-        with atomic_path(_snapshot(folder / "snapshots", k)) as temporary:
-            shutil.copyfile(_snapshot(run.scratch, k), temporary)
+    for snapshot in kept:
+        with atomic_path(folder / "snapshots" / snapshot.name) as temporary:
+            shutil.copyfile(snapshot, temporary)
     best.save(folder / "agent.safetensors", run.done, run.metadata)
     run.remove_state()
 

@@ -16,13 +16,13 @@ import zlib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
 from .networks import Precision
+from .stopping import Stopped, stop_at_once
 
 
 def prepare_process(seed: int, threads: int) -> None:
@@ -95,6 +95,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def computed(device: torch.device, precision: Precision) -> dict[str, Any]:
+    """For metadata: what the last digits of whatever is computed depend on, and with them weights that are learnt."""
+    return {"device": device.type, "precision": precision, "threads": torch.get_num_threads()}
+
+
 def _commit() -> str | None:
     """Of the checkout that this file is in, with ``-dirty`` if it was edited since; or that pip installed from git."""
     root = Path(__file__).resolve().parents[2]
@@ -136,19 +141,6 @@ def restore_generator(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
 
 
-class Stopped(SystemExit):
-    """SIGTERM or SIGINT arrived. Temporary files are removed on the way out."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
-        self.signal = signal.Signals(number).name
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # they come in threes: from Slurm, from Snakemake, from a wrapper
-    raise Stopped(number)
-
-
 @contextlib.contextmanager
 def logging_to(path: str | Path) -> Iterator[None]:
     """Send what a job prints, tracebacks included, to its log; on a terminal the progress bar stays visible.
@@ -156,7 +148,7 @@ def logging_to(path: str | Path) -> Iterator[None]:
     At SIGTERM and SIGINT the job ends at once, in an orderly way, and says so; a training run has a way of its own.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop_at_once) for number in (signal.SIGTERM, signal.SIGINT)}
     with open(path, "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
         try:
             if "SLURM_JOB_ID" in os.environ:

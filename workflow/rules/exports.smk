@@ -17,7 +17,7 @@ rule export_onnx:
         agent="(teachers|students)/.+",
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
-        runtime=lambda wc, attempt: 30 * attempt,
+        runtime=lambda wc, attempt: resources.capped(grid, 30 * attempt),
     params:
         seed=config["evaluation"]["seed"],
     script:
@@ -41,7 +41,7 @@ rule measure_exports:
     threads: config["machine"]["threads"]
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
-        runtime=lambda wc, attempt: 360 * attempt,
+        runtime=lambda wc, attempt: resources.capped(grid, 360 * attempt),
     params:
         evaluation=lambda wc: {name: grid.evaluation(wc.game)[name] for name in ("episodes", "envs", "epsilon")},
         seed=config["evaluation"]["seed"],
@@ -58,6 +58,8 @@ rule table_exports:
         md="<results>/exports_{experiment}.md",
     log:
         "<logs>/exports_{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(config["experiments"]),
     localrule: True
     script:
         "../scripts/table_exports.py"

@@ -15,9 +15,9 @@ rule page:
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
         videos=[f"<results>/videos/{name}/{film.name}" for name, films in FILMS.items() for film in films],
         beside=travelling(
-            f"{cell.scores(game)}.json"
-            for entry in config["experiments"].values()
-            for game, cell in scored(grid, entry)
+            f"{path}.json"
+            for name, entry in config["experiments"].items()
+            for path in [f"<results>/table_{name}.csv", *(cell.scores(game) for game, cell in scored(grid, entry))]
         ),
         template=here(str(shipped("workflow/report/page.html"))),
     output:

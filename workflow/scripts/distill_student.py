@@ -30,5 +30,7 @@ with logging_to(snakemake.log[0]):
         evaluation=Evaluation(**snakemake.params.evaluation),
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
+        machine=Machine(
+            job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"], machine["tracker"]
+        ),
     )

@@ -12,7 +12,14 @@ from policy_distillation.evaluate import Evaluation, episodes_frame, play_episod
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.hardware import job_device
 from policy_distillation.sidecar import write_sidecar
-from policy_distillation.training import logging_to, prepare_process, select_device, select_precision, stream
+from policy_distillation.training import (
+    computed,
+    logging_to,
+    prepare_process,
+    select_device,
+    select_precision,
+    stream,
+)
 
 ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data")
 machine = snakemake.config["machine"]
@@ -48,8 +55,7 @@ with logging_to(snakemake.log[0]):
         "evaluation": asdict(evaluation),
         "protocol": snakemake.params.protocol,
         "seed": snakemake.params.seed,
-        # What the last digits depend on; on a CPU, not on its threads.
-        "computed": {"device": device.type, "precision": precision, "threads": snakemake.threads},
+        "computed": computed(device, precision),  # on a CPU, scores do not depend on its threads
         "agent": {key: metadata.get(key) for key in ABOUT},
         "acting": agent.readouts[game].acting,
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,

@@ -27,5 +27,7 @@ with logging_to(snakemake.log[0]):
         protocol=params.protocol,
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
+        machine=Machine(
+            job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"], machine["tracker"]
+        ),
     )

@@ -30,7 +30,9 @@ with logging_to(snakemake.log[0]):
         protocol=params.protocol,
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"]),
+        machine=Machine(
+            job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"], machine["tracker"]
+        ),
         snapshots=params.snapshots,
         initial=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..checkpoints import load_agent
+from ..files import file_digest
 from ..games import game_name
 from ..networks import Agent
 from . import ExportError
@@ -39,11 +40,12 @@ def export(
         to: for whom.
         output: where it goes; by default named after the game, for Minari where Minari looks.
         game: which of the agent's games, where it has several.
-        int8: for ONNX: in eight bits, calibrated on a data set.
-        dataset: for int8: a part of the data set of the agent's teacher.
+        int8: for ONNX: in eight bits, calibrated on recorded play.
+        dataset: for int8: a part of the data set of the agent's teacher; without one some play is recorded.
         scores: for the hub: the CSV of the agent's games; by default what lies beside the agent.
         replay: for the hub: a video, such as `record` makes.
-        teachers: for the hub: the files of a student's teachers, to say where those came from.
+        teachers: the files of a student's teachers; for the hub, to say where those came from; for int8 without a
+            dataset, to play; there, by default, the agent itself does.
         episodes: for the hub: games to play anew for its scores, a multiple of 16.
         name: for the hub: USER/REPOSITORY; for Minari: the data set's name, by default GAME/teacher-v0.
     """
@@ -67,7 +69,13 @@ def export(
             export_hub(files[0], folder, agent, metadata, played, replay, teachers, name)
             print(f"written to {folder}; to publish it: hf upload {name or 'USER/REPOSITORY'} {folder}")
             return
-        _single(_choose(agent, game), metadata, to, output, int8, dataset)
+        chosen = _choose(agent, game)
+        if to != "onnx":
+            _for_library(chosen, to, output)
+        elif int8:
+            _int8(chosen, metadata, files[0], output, dataset, teachers)
+        else:
+            _onnx(chosen, metadata, output, dataset)
     except ModuleNotFoundError as error:
         raise ExportError(
             f"--to {to} needs {error.name}: pip install 'policy-distillation[{EXTRAS.get(to, to)}]'"
@@ -89,35 +97,83 @@ def _choose(agent: Agent, game: str | None) -> Agent:
     return agent.single(game_name(game) if game else next(iter(agent.actions)))
 
 
-def _single(
-    agent: Agent, metadata: dict[str, Any], to: Target, output: Path | None, int8: bool, dataset: Path | None
-) -> None:
-    """An agent of one game, as one file."""
+def _onnx(agent: Agent, metadata: dict[str, Any], output: Path | None, dataset: Path | None) -> None:
+    from .onnx import export_onnx
+
     (game,) = agent.actions
-    if to == "onnx":
-        from .deployment import describe_speed
-        from .int8 import quantise
-        from .onnx import OnnxAgent, export_onnx
+    if dataset is not None:
+        raise ExportError("--dataset, a part of the data set of the agent's teacher, belongs to --int8")
+    path = output or Path(f"{game}.onnx")
+    export_onnx(agent, metadata, path)
+    _say_onnx(path, game)
 
-        path = output or Path(f"{game}{'_int8' if int8 else ''}.onnx")
-        if int8 != (dataset is not None):
-            raise ExportError("--int8 and --dataset, a part of the data set of the agent's teacher, go together")
+
+def _int8(
+    agent: Agent,
+    metadata: dict[str, Any],
+    file: Path,
+    output: Path | None,
+    dataset: Path | None,
+    teachers: tuple[Path, ...],
+) -> None:
+    """An agent of one game in eight bits, calibrated on its teacher's play, or else on its own."""
+    from .int8 import quantise, record_play
+    from .onnx import export_onnx
+
+    (game,) = agent.actions
+    path = output or Path(f"{game}_int8.onnx")
+    player = _player(file, metadata, game, teachers)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "float32.onnx")
+        export_onnx(agent, metadata, whole)
         if dataset is None:
-            export_onnx(agent, metadata, path)
+            print(f"no --dataset: {player} plays a minute of eight games to calibrate on", flush=True)
+            dataset = Path(folder, "part0.h5")
+            record_play(player, game, metadata["protocol"]["name"], dataset)
+            kept = quantise(whole, dataset, path, played_by="itself" if player == file else "teacher")
         else:
-            with tempfile.TemporaryDirectory() as folder:
-                whole = Path(folder, "float32.onnx")
-                export_onnx(agent, metadata, whole)
-                print(quantise(whole, dataset, path).describe())
-        print(describe_speed(OnnxAgent(path), game))
-    elif to == "cleanrl":
-        from .libraries import export_cleanrl
+            kept = quantise(whole, dataset, path)
+    print(kept.describe())
+    _say_onnx(path, game)
 
+
+def _player(file: Path, metadata: dict[str, Any], game: str, teachers: tuple[Path, ...]) -> Path:
+    """Whose play an agent is calibrated on: its teacher's of this game, if that is among ``teachers``; or its own."""
+    if not teachers:
+        return file
+    known = metadata.get("teachers", {}).get(game)
+    for teacher in teachers:
+        if teacher.is_file() and file_digest(teacher) == known:
+            return teacher
+    raise ExportError(f"{', '.join(map(str, teachers))}: not the teacher of {game}, whose SHA-256 is {known}")
+
+
+def _say_onnx(path: Path, game: str) -> None:
+    from .deployment import describe_speed
+    from .onnx import OnnxAgent
+
+    print(describe_speed(OnnxAgent(path), game))
+    _say_written(path)
+
+
+def _for_library(agent: Agent, to: Target, output: Path | None) -> None:
+    """An agent of one game as a file of CleanRL's or Stable-Baselines3's."""
+    from .libraries import export_cleanrl, export_sb3
+
+    (game,) = agent.actions
+    if to == "cleanrl":
         path = output or Path(f"{game}.cleanrl_model")
         export_cleanrl(agent, path)
     else:
-        from .libraries import export_sb3
-
         path = (output or Path(f"{game}.zip")).with_suffix(".zip")
         export_sb3(agent, path)
+    if agent.readouts[game].outputs == "logits":  # neither library writes down what outputs mean
+        print(
+            f"WARNING: its outputs are logits, which {to} takes for Q-values: so will whoever reads {path}; "
+            f"back here say so: import {path} --game {game} --outputs logits"
+        )
+    _say_written(path)
+
+
+def _say_written(path: Path) -> None:
     print(f"written to {path}, {path.stat().st_size:,} bytes")

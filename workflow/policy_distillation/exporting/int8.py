@@ -18,12 +18,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..networks import EPSILON
 from ..parts import Part
+from ..recording import Dataset, dump_part
 from . import ExportError
 from .onnx import OnnxAgent, save_model
 
@@ -32,6 +34,9 @@ CALIBRATION = 256
 CHECK = 2048
 """Observations, from the second half."""
 BATCH = 64
+SHORT = Dataset(hours_per_part=1, steps_per_hour=8_000, envs=8, epsilon=EPSILON)
+"""What is recorded where there is no data set: a minute of each of eight games, both halves of it used as above."""
+PlayedBy = Literal["teacher", "itself"]
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,13 @@ class Kept:
         return text
 
 
-def quantise(path: Path, part_path: Path, output: Path, seed: int = 0) -> Kept:
+def quantise(path: Path, part_path: Path, output: Path, seed: int = 0, played_by: PlayedBy = "teacher") -> Kept:
     """Write the agent of the ONNX file ``path`` in eight bits.
 
     Args:
-        part_path: a part of its teacher's data set.
+        part_path: a part of its teacher's data set, or what :func:`record_play` wrote.
         seed: which observations are taken.
+        played_by: whose play that is; written into the file.
     """
     import onnx
     from onnxruntime import quantization
@@ -73,7 +79,7 @@ def quantise(path: Path, part_path: Path, output: Path, seed: int = 0) -> Kept:
         rng, half = np.random.default_rng(seed), part.times // 2
         calibration = recorded(part, 0, half, CALIBRATION, rng)
         check = recorded(part, half, part.times, CHECK, rng)
-        digest = part.digest
+        recorded_play = {"dataset": part.digest, "played_by": played_by, "player": part.teacher}
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "quantised.onnx")
         quant_pre_process(str(path), str(prepared))
@@ -93,13 +99,19 @@ def quantise(path: Path, part_path: Path, output: Path, seed: int = 0) -> Kept:
             },
         )
         model = onnx.load(str(quantised))
-        description = {**agent.metadata, "int8": {"dataset": digest, "observations": len(calibration), "seed": seed}}
+        description = {**agent.metadata, "int8": {**recorded_play, "observations": len(calibration), "seed": seed}}
         checked = Path(folder, "checked.onnx")
         save_model(model, description, checked)
         kept = Kept(agent.readouts[game].outputs, _agreement(agent, OnnxAgent(checked), check), len(check))
         description["int8"]["agreement"] = round(kept.agreement, 4)
         save_model(model, description, output)
     return kept
+
+
+def record_play(player: Path, game: str, protocol: str, path: Path) -> None:
+    """Let an agent play for the calibration, where its teacher's data set is not at hand."""
+    with contextlib.redirect_stdout(None):  # how far it is, and which steps of games it saw
+        dump_part(player, game, protocol, 0, SHORT, 0, path, "cpu")
 
 
 def recorded(part: Part, start: int, stop: int, count: int, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -123,7 +123,7 @@ def _overridden(declaration: Declaration, source: Mapping[str, Any]) -> Declarat
         notes = tuple(note for note in declaration.notes if note != SCALING_WRAPPER)
         declaration = replace(declaration, input_divisor=float(source["input_divisor"]), notes=notes)
     try:
-        return replace(declaration, acting=source["acting"]) if "acting" in source else declaration
+        return replace(declaration, **{key: source[key] for key in ("outputs", "acting") if key in source})
     except ValueError as error:
         raise AgentImportError(str(error)) from None
 
@@ -137,7 +137,7 @@ def differences(library: str, protocol: str) -> dict[str, list[Any]]:
 
 _OUTPUTS = {
     ("plain", "q_values"): "Q-values",
-    ("plain", "logits"): "logits of a policy; the critic is left out",
+    ("plain", "logits"): "logits of a policy; a critic is left out",
     ("quantiles", "q_values"): "Q-values, the means of its quantiles",
     ("categorical", "q_values"): "Q-values, the means of distributions over a support",
 }
@@ -176,8 +176,10 @@ def _order(ids: list[int] | None, emulator_ids: list[int], outputs: int, game: s
     if ids is None and outputs == len(emulator_ids):
         return list(range(outputs))
     if ids is None or sorted(ids) != sorted(emulator_ids):
+        every = ids is None and outputs == len(action_ids(game, PROTOCOLS["machado2018"]))
         raise AgentImportError(
             f"{outputs} outputs{f' for the actions {ids}' if ids else ''}, but under the protocol {protocol} {game} "
             f"has the {len(emulator_ids)} actions {emulator_ids}"
+            + ("; so many has the emulator in all: --protocol machado2018, or protocol: machado2018" if every else "")
         )
     return [ids.index(action) for action in emulator_ids]

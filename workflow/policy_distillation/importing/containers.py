@@ -62,6 +62,10 @@ class Content:
 def read_tensors(path: Path) -> Content:
     """The tensors in a file, or in a pfrl agent's folder. Raises AgentImportError."""
     if path.is_dir():
+        if not (path / "model.pt").is_file():
+            raise AgentImportError(
+                f"{path}: a folder without pfrl's model.pt, and without snapshots, which have numbers in their names"
+            )
         content = read_tensors(path / "model.pt")
         return Content("pfrl", content.tensors, content.facts)
     try:

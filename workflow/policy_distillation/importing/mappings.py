@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from ..config import schema_refusal
+from ..config import ConfigError, schema_refusal
+from ..overlays import read
 from ..readouts import Support
 from .containers import AgentImportError
 from .declarations import Convolution, Declaration, Dense, Head, Stream
@@ -23,9 +24,9 @@ def read_declaration(path: Path) -> tuple[Declaration, list[int] | None]:
     ``schemas/mapping.schema.yaml`` describes it.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise AgentImportError(f"{path}: unreadable ({type(error).__name__})") from None
+        content = read(path)
+    except ConfigError as error:
+        raise AgentImportError(str(error)) from None
     schema = jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text()))
     refused = jsonschema.exceptions.best_match(schema.iter_errors(content))
     if refused is not None:

@@ -11,6 +11,7 @@ from ..atari import STACK
 from .containers import AgentImportError, Tensors
 from .declarations import WEIGHT, Declaration
 
+MLP = r"^(mlp_extractor\.policy_net|(q_net\.q_net|quantile_net\.quantile_net)\.\d+|action_net)\."
 LISTED = 12
 """Lines of each kind in a report."""
 FOUR_FRAMES = "it remembers what it saw before; agents here see four frames and nothing else"
@@ -43,6 +44,13 @@ KNOWN = (
 
 def refuse_known(tensors: Tensors) -> None:
     """Raise AgentImportError for networks that are recognised and cannot be imported."""
+    if not any(tensor.ndim == 4 for tensor in tensors.values()):
+        name = next((name for name in sorted(tensors) if re.search(MLP, name)), None)
+        if name is not None:
+            raise AgentImportError(
+                f"{name[:100]}, with no convolution beside it, says that this is a Stable-Baselines3 MlpPolicy, which "
+                f"sees no frames: the emulator's memory or other numbers; agents here see {STACK} grey frames"
+            )
     for pattern, reason in KNOWN:
         name = next((name for name in sorted(tensors) if re.search(pattern, name)), None)
         if name is not None:
@@ -94,9 +102,10 @@ def check_tensors(declaration: Declaration, tensors: Tensors, actions: int, widt
 
 
 def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> Sequence[str]:
-    """What shapes say of the observations that a network was made for."""
-    flax, reasons = declaration.layout == "flax", []
-    first = f"{declaration.convolutions[0].key}.{WEIGHT[declaration.layout]}"
+    """What shapes say of a network, and of the observations that it was made for."""
+    flax, weight = declaration.layout == "flax", WEIGHT[declaration.layout]
+    reasons: list[str] = []
+    first, last = (f"{declaration.convolutions[number].key}.{weight}" for number in (0, -1))
     if first in tensors and tensors[first].ndim == 4:
         channels = tensors[first].shape[2 if flax else 1]
         if channels != STACK:
@@ -105,9 +114,21 @@ def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tup
     dense = next((name for name in expected if len(expected[name]) == 2), None)
     if dense in tensors and tensors[dense].ndim == 2:
         have, need = (shape[0 if flax else 1] for shape in (tensors[dense].shape, expected[dense]))
+        if last in tensors and tensors[last].ndim == 4:  # of as many filters as it has
+            need = need // declaration.convolutions[-1].filters * tensors[last].shape[3 if flax else 0]
         if have != need:
             reasons.append(
                 f"its first dense layer reads {have} numbers, not {need}: its frames were not 84x84, "
                 f"or its convolutions are {'not ' if declaration.padding == 'same' else ''}padded"
             )
+    sizes = [
+        f"{name.removesuffix('.bias')} {tensors[name].size}, not {shape[0]}"
+        for name, shape in expected.items()
+        if name.endswith(".bias") and name in tensors and tensors[name].size != shape[0]
+    ]
+    if sizes and not reasons and expected.keys() <= tensors.keys():
+        reasons.append(
+            f"it is such a network of other sizes ({'; '.join(sizes[:LISTED])}); a mapping that says so fits "
+            f"(docs/importing.md)"
+        )
     return reasons
