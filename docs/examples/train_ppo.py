@@ -17,8 +17,6 @@ import torch
 import tyro
 from gymnasium import spaces
 from policy_distillation.atari import AtariVector
-from policy_distillation.checkpoints import load_agent
-from policy_distillation.play import Play
 from policy_distillation.protocols import PROTOCOLS
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
@@ -95,39 +93,6 @@ class Deadline(BaseCallback):
         return time.time() < self.end
 
 
-@torch.no_grad()
-def begin_as(policy: Any, path: Path, game: str, temperature: float) -> None:
-    """Begin as softmax(Q / temperature) of an agent of this project, and with the mean of Q as value.
-
-    Layer norms, which Stable-Baselines3 does not have, become constant: those of typical frames.
-    """
-    agent, _ = load_agent(path)
-    play = Play(game, PROTOCOLS["sb3"], 8, 5)
-    seen = [torch.from_numpy(play.step(agent, 0.1).observations.copy()) for _ in range(300)]
-    play.close()
-    x = torch.cat(seen[50:]) / 255.0  # without the black frames from before a game
-    layers = [agent.conv1, agent.conv2, agent.conv3, agent.hidden]
-    cnn, linear = policy.features_extractor.cnn, policy.features_extractor.linear
-    for number, (layer, target) in enumerate(zip(layers, (cnn[0], cnn[2], cnn[4], linear[0]), strict=True)):
-        x = layer(x.flatten(1) if layer is agent.hidden else x)
-        weight, bias = layer.weight, layer.bias
-        if agent.network.layer_norm:
-            norm, y = agent.norms[number], x.flatten(1)
-            mean, deviation = y.mean(1).median(), (y.var(1, correction=0) + norm.eps).sqrt().median()
-            scale = norm.weight / deviation
-            weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-            bias = (bias - mean) * scale + norm.bias
-            x = norm(x)
-        target.weight.copy_(weight)
-        target.bias.copy_(bias)
-        x = x.relu()
-    head = agent.controllers[game]
-    policy.action_net.weight.copy_((head.weight - head.weight.mean(0)) / temperature)
-    policy.action_net.bias.copy_((head.bias - head.bias.mean()) / temperature)
-    policy.value_net.weight.copy_(head.weight.mean(0, keepdim=True))
-    policy.value_net.bias.copy_(head.bias.mean()[None])
-
-
 def main(
     game: tyro.conf.Positional[str],
     output: tyro.conf.Positional[Path],
@@ -136,8 +101,6 @@ def main(
     learning_rate: float = 2.5e-4,
     envs: int = 8,
     seed: int = 1,
-    start: Path | None = None,
-    temperature: float = 0.01,
     keep_every: int = 100_000,
 ) -> None:
     """Train a PPO.
@@ -150,8 +113,6 @@ def main(
         learning_rate: at the beginning; it falls to a tenth.
         envs: emulators.
         seed: of everything.
-        start: an agent of this project to begin as, where time is short.
-        temperature: of the policy that is made of its Q-values.
         keep_every: steps between checkpoints.
     """
     model = PPO(
@@ -170,8 +131,6 @@ def main(
         policy_kwargs={"net_arch": [], "features_extractor_class": Trunk},
     )
     model.policy.to(memory_format=torch.channels_last)
-    if start:
-        begin_as(model.policy, start, game, temperature)
     keep = CheckpointCallback(max(1, keep_every // envs), str(output.with_suffix(".checkpoints")))
     model.learn(steps, callback=[keep, Deadline(minutes)], log_interval=10)
     model.save(output)
