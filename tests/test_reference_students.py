@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Checkout
 from policy_distillation.checkpoints import load_agent
+from policy_distillation.overlays import lay, layers
 
 STUDENTS = ROOT / "resources/students"
 SIZES = ("dqn", "net1", "net2", "net3")
@@ -27,6 +28,15 @@ def test_the_profile_makes_every_size_for_every_reference_teacher(checkout: Chec
     assert jobs["distill_student"] == jobs["reference_student"] == jobs["evaluate_agent"] == students
     assert jobs["dump_dataset"] == str(len(games))
     assert "train_teacher" not in jobs
+
+
+def test_the_students_are_cells_of_the_laptops_run() -> None:
+    def settings(profile: str) -> dict[str, object]:
+        config = lay(layers(ROOT / "config.yaml", [ROOT / "profiles" / profile / "overrides.yaml"], {}))
+        return {key: config[key] for key in config if key not in ("evaluation", "experiments")}
+
+    assert settings("reference_students") == settings("laptop")
+    assert settings("reference_students") != settings("demo")
 
 
 def test_the_students_are_those_that_the_table_describes() -> None:
