@@ -144,6 +144,8 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ),
         ({"progress_evaluation": {"envs": 5}}, "distillation.evaluation_episodes", "32", "progress_evaluation.envs, 5"),
         ({"dataset": {"envs": 1}}, "experiments.driver.recipes", "kl_mix has the driver mix", "dataset.envs is 1"),
+        ({"distillation": {"acting": "sample"}}, "experiments.single_task.recipes", "mse", "is train, a Q-learner"),
+        ({"recipes": {"mse": {"acting": "sample"}}}, "experiments.single_task.recipes", "mse", "is train, a Q-learner"),
         ({"teacher": {"algorithm": "pqn"}}, "teacher.network", "dqn has no layer_norm", "allowed: pqn"),
         ({"teacher": {"pqn": {"steps": 4000}}}, "teacher.pqn.steps", "4000", "allowed: 4096"),
         ({"game_sets": {"two": ["pong", "joust"]}}, "game_sets.two[1]", "'joust'", "for two players"),

@@ -283,11 +283,29 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
     remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
     assert remarks == [
         "The teachers' policies are sampled, without epsilon: qbert.",
+        "Students that act otherwise than their teacher (acting): qbert/kl/low/0 on qbert, qbert/kl/low/1 on qbert.",
         "Learnt from other data than there is now: pong/kl/low/1 on pong.",
         "Students were made by 2 different commits: a, c.",
     ]
     for suffix in ("md", "html", "tex"):
         assert all(remark in (tmp_path / f"table_mine.{suffix}").read_text() for remark in remarks)
+
+
+@pytest.mark.parametrize(
+    ("against", "idle"), [("temperature", "qbert"), ("logits_temperature", "pong"), ("data", None)]
+)
+def test_a_temperature_that_divides_nothing_is_told(tmp_path: Path, against: str, idle: str | None) -> None:
+    """A set of a Q-learner and a PPO: each of the two temperatures is of one of them."""
+    run = Run(tmp_path, "mine", {**MINE, "against": against}, GOOD, 0)
+    for game, outputs in (("pong", "q_values"), ("qbert", "logits")):
+        for seed in (0, 1):
+            agent = {"commit": "a", "data": {}, "seed": seed, "teacher_outputs": {game: outputs}}
+            run.score(cells.Cell(game, "kl", "low", seed).scores(game), 50.0, 1.0, agent=agent)
+    run.tables()
+    remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
+    told = [text for text in remarks if "changes nothing" in text]
+    assert len(told) == bool(idle)
+    assert all(text.startswith(f"{against} changes nothing on {idle}: ") for text in told)
 
 
 def test_scores_that_were_altered_are_refused(tmp_path: Path) -> None:

@@ -101,13 +101,20 @@ def _check_controllers(grid: Grid, where: str, games: str, network: str) -> None
 
 
 def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
-    """Half of one emulator, snapshots that nobody keeps."""
+    """Half of one emulator, snapshots that nobody keeps, a policy that is sampled where there is none."""
     learning, envs = grid.recipe(recipe), grid.config["dataset"]["envs"]
     if learning["driver"] == "mix" and envs < 2:
         raise ConfigError(
             f"{where}: {recipe} has the driver mix, which shares the emulators out between teacher and student, and "
             f"dataset.envs is {envs}; allowed: 2 or more"
         )
+    for game in grid.games_in(games) if (learning["loss"], learning["acting"]) == ("mse", "sample") else []:
+        source = grid.teacher(game)["source"]
+        if source in ("train", "reference"):
+            raise ConfigError(
+                f"{where}: {recipe} learns Q-values by mse and is to be sampled, which takes logits; for {game} "
+                f"teacher.source is {source}, a Q-learner; allowed: acting: epsilon_greedy, or the losses kl, nll"
+            )
     for game in grid.games_in(games) if learning["teacher"] == "online" else []:
         teacher = grid.teacher(game)
         source, snapshots = teacher["source"], teacher["snapshots"]

@@ -92,6 +92,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         students=len({cell.name for experiment in experiments for cell in experiment.cells}),
         games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
         episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
+        sampled=any(origin.get("acting") == "sample" for origin in origins),
         seeds=len({origin["agent"]["seed"] for origin in origins}),
         costs=costs(benchmarks),
         made={

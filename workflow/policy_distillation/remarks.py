@@ -10,13 +10,19 @@ from typing import Any
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 NAMED = 3
 """What a remark names; of more it says how many."""
+TEMPERATURES = {"temperature": "q_values", "logits_temperature": "logits"}
+"""Which of a teacher's outputs are divided by each."""
 
 
 Facts = Mapping[str, Any]
 
 
 def remarks(
-    results: Path, students: Sequence[Sequence[Any]], scores: Sequence[Facts], teachers: Mapping[str, Facts]
+    results: Path,
+    students: Sequence[Sequence[Any]],
+    scores: Sequence[Facts],
+    teachers: Mapping[str, Facts],
+    against: str | None = None,
 ) -> list[str]:
     """One sentence each.
 
@@ -25,14 +31,27 @@ def remarks(
         students: as cells.table_facts has them.
         scores: the sidecar of each one's scores.
         teachers: those of the teachers' scores, by game.
+        against: what the experiment varies.
     """
-    found, stale = [], []
+    found, stale, otherwise, fixed = [], [], [], set()
     sampled = [game for game, facts in teachers.items() if facts.get("acting") == "sample"]
     if sampled:
         found.append(f"The teachers' policies are sampled, without epsilon: {_some(sampled)}.")
     for (*cell, game, _, listing), facts in zip(students, scores, strict=True):
+        if facts.get("acting", "epsilon_greedy") != teachers[game].get("acting", "epsilon_greedy"):
+            otherwise.append(f"{'/'.join(map(str, cell))} on {game}")
+        outputs = (facts["agent"].get("teacher_outputs") or {}).get(game, "q_values")
+        if against in TEMPERATURES and outputs != TEMPERATURES[against]:
+            fixed.add(game)
         if listing and _stale(Path(listing.replace("<results>", str(results))), game, facts):
             stale.append(f"{'/'.join(map(str, cell))} on {game}")
+    if otherwise:
+        found.append(f"Students that act otherwise than their teacher (acting): {_some(otherwise)}.")
+    if fixed:
+        (other,) = TEMPERATURES.keys() - {against}
+        found.append(
+            f"{against} changes nothing on {_some(sorted(fixed))}: {other} divides its outputs."
+        )
     if stale:
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
     for what, commits in {

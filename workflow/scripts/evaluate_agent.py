@@ -21,7 +21,7 @@ from policy_distillation.training import (
     stream,
 )
 
-ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data")
+ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data", "teacher_outputs")
 machine = snakemake.config["machine"]
 device = select_device(job_device(machine["device"], bool(snakemake.resources.get("gpu"))))
 precision = select_precision(machine["precision"], device)
