@@ -250,7 +250,7 @@ def test_dopamines_value_agents(tmp_path, nested, kind):
     expected = categorical(torch.from_numpy(rows), ATOMS.double()) if kind == "c51" else rows.mean(2)
     assert_same(agent, expected)
     assert facts["readout"]["kind"] == {"dqn": "plain", "c51": "categorical", "quantile": "quantiles"}[kind]
-    assert ("NOT in the file: assumed" in told) == (kind == "c51")
+    assert ("NOT in the file: assumed" in told) == (kind != "dqn")
 
 
 def test_dopamines_names_from_before_linen(tmp_path):
@@ -291,7 +291,7 @@ def test_dopamines_whole_rainbow(tmp_path, noisy):
 # tianshou
 
 
-def tianshou_algorithm(kind, scaled):
+def tianshou_algorithm(kind, scaled, **settings):
     pytest.importorskip("tianshou")
     from tianshou.algorithm.modelfree import c51, ppo, qrdqn, rainbow
     from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
@@ -317,10 +317,10 @@ def tianshou_algorithm(kind, scaled):
         )
         return ppo.PPO(policy=policy, critic=DiscreteCritic(preprocess_net=network), optim=optimiser)
     network = {"C51": networks.C51Net, "QR-DQN": networks.QRDQNet, "Rainbow": networks.RainbowNet}[kind]
-    network = wrapped(livelier(network(**sizes, action_shape=[6])))
+    network = wrapped(livelier(network(**sizes, action_shape=[6], **settings)))
     policy = (qrdqn.QRDQNPolicy if kind == "QR-DQN" else c51.C51Policy)(model=network, action_space=ACTIONS)
     algorithm = {"C51": c51.C51, "QR-DQN": qrdqn.QRDQN, "Rainbow": rainbow.RainbowDQN}[kind]
-    return algorithm(policy=policy, optim=optimiser, target_update_freq=500)
+    return algorithm(policy=policy, optim=optimiser, target_update_freq=500, **settings)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -516,6 +516,140 @@ def test_a_folder_of_snapshots(tmp_path):
         assert_same(agent, networks[step](pixels()))
     (first, _) = next(import_snapshots(source, "pong", "paper2015", 1000))
     assert_same(first, networks[100](pixels()))
+
+
+# How many rows of the output layer belong to an action
+
+
+def every_action_of(path, library, kind):
+    """A file of an agent with 18 actions, and what the agent answers."""
+    torch.manual_seed(0)
+    if library == "dopamine":
+        width = {"dqn": 1, "c51": 51, "quantile": 200}[kind]
+        parameters = flax_parameters(18 * width, same=True)
+        dopamine_file(path, {"params": parameters})
+        rows = torch.from_numpy(flax_forward(parameters, observations(), same=True)).view(-1, 18, width)
+        return categorical(rows, ATOMS.double()) if kind == "c51" else rows.mean(2)
+    actions = gymnasium.spaces.Discrete(18)
+    if library == "sb3":
+        contrib = pytest.importorskip("sb3_contrib")
+
+        class Every(Screen):
+            action_space = actions
+
+        model = contrib.QRDQN("CnnPolicy", Every(), buffer_size=2, device="cpu")
+        livelier(model.policy.quantile_net)
+        with open(path, "wb") as file:
+            model.save(file)
+        with torch.no_grad():
+            return model.policy.quantile_net(model.policy.obs_to_tensor(observations())[0]).mean(1)
+    dqn = pytest.importorskip("tianshou.algorithm.modelfree.dqn")
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.env.atari.atari_network import DQNet, ScaledObsInputActionReprNet
+
+    network = ScaledObsInputActionReprNet(livelier(DQNet(c=4, h=84, w=84, action_shape=[18])))
+    policy = dqn.DiscreteQLearningPolicy(model=network, action_space=actions)
+    algorithm = dqn.DQN(policy=policy, optim=AdamOptimizerFactory(lr=1e-4), target_update_freq=5)
+    torch.save(algorithm.state_dict(), path)
+    with torch.no_grad():
+        return network(observations())[0]
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [("tianshou", "dqn"), ("sb3", "quantile"), *(("dopamine", kind) for kind in ("dqn", "c51", "quantile"))],
+)
+def test_agents_of_all_18_actions_are_taken_for_nothing_else(tmp_path, library, kind):
+    """18 is a multiple of the actions of many a game, and so is 18 times anything."""
+    expected = every_action_of(tmp_path / "x", library, kind)
+    for game in ("pong", "ms_pacman", "freeway"):
+        with pytest.raises(AgentImportError, match=f"18 outputs, but under .* {game} has .* --protocol machado2018"):
+            imported(tmp_path / "x", game)
+    agent, metadata = import_agent({"path": str(tmp_path / "x")}, "pong", "machado2018")
+    assert_same(agent, expected)
+    assert metadata["imported"]["readout"]["kind"] == {"dqn": "plain", "c51": "categorical"}.get(kind, "quantiles")
+
+
+def test_an_agent_of_a_game_with_more_actions(tmp_path):
+    for number, state in enumerate((cleanrl_state()[1], tianshou_algorithm("QR-DQN", True).state_dict())):
+        torch.save(state, tmp_path / f"{number}.pth")
+        with pytest.raises(AgentImportError, match="6 outputs, but under the protocol cleanrl freeway has the 3"):
+            imported(tmp_path / f"{number}.pth", "freeway")
+
+
+def test_other_numbers_of_quantiles_are_read_where_the_library_writes_them(tmp_path):
+    contrib = pytest.importorskip("sb3_contrib")
+    torch.manual_seed(0)
+    settings = {"policy_kwargs": {"n_quantiles": 50}, "device": "cpu"}
+    model = contrib.QRDQN("CnnPolicy", Screen(), buffer_size=2, **settings)
+    livelier(model.policy.quantile_net)
+    model.save(tmp_path / "model.zip")
+    agent, _, told = imported(tmp_path / "model.zip")
+    with torch.no_grad():
+        assert_same(agent, model.policy.quantile_net(model.policy.obs_to_tensor(observations())[0]).mean(1))
+    assert "50 quantiles an action: in the file's settings" in told
+    torch.save(model.policy.state_dict(), tmp_path / "policy.pth")  # which says no number
+    with pytest.raises(
+        AgentImportError, match=r"has 300 rows, which no agent of sb3 has .QR-DQN: 200 quantiles an act"
+    ):
+        imported(tmp_path / "policy.pth")
+
+
+def test_quantiles_as_many_as_c51_has_atoms(tmp_path):
+    algorithm = tianshou_algorithm("QR-DQN", True, num_quantiles=51)
+    from tianshou.data import Batch
+
+    torch.save(algorithm.state_dict(), tmp_path / "policy.pth")
+    agent, facts, told = imported(tmp_path / "policy.pth")
+    with torch.no_grad():
+        assert_same(agent, algorithm.policy.eval()(Batch(obs=observations(), info={})).logits.mean(2))
+    assert facts["agent"] == "QR-DQN"
+    assert "51 quantiles an action: in the file" in told
+    torch.save(algorithm.policy.state_dict(), tmp_path / "policy.pth")
+    with pytest.raises(AgentImportError, match=r"306 rows, .* C51: the file lacks support; QR-DQN: 200 quantiles"):
+        imported(tmp_path / "policy.pth")
+
+
+@pytest.mark.parametrize("library", ["cleanrl", "tianshou", "pfrl", "atari_agents"])
+def test_a_support_is_not_assumed_of_libraries_that_always_store_it(tmp_path, library):
+    if library == "cleanrl":
+        state, key = {"model_weights": cleanrl_state(6 * 51)[1]}, "atoms"
+    elif library == "tianshou":
+        state, key = tianshou_algorithm("C51", True).state_dict(), "policy.support"
+    elif library == "atari_agents":
+        state, key = prefixed("estimator_state.", AtariNet(6, True)), "estimator_state._AtariNet__support"
+    else:
+        state, key = prefixed("0.", trunk()), "1.z_values"
+        state = {f"0.layers.{n}.{part}": state[f"0.{2 * n}.{part}"] for n in range(3) for part in ("weight", "bias")}
+        state |= prefixed("0.output.", nn.Linear(3136, 512)) | prefixed("1.model.0.output.", nn.Linear(512, 306))
+    state.pop(key, None)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(
+        AgentImportError, match=f"306 rows, which no agent of {library} has .*C51: the file lacks {key}"
+    ):
+        imported(tmp_path / "x.pt")
+
+
+def test_c51_with_other_atoms_is_no_qr_dqn(tmp_path):
+    dopamine_file(tmp_path / "ckpt.1", {"params": flax_parameters(6 * 21, same=True)})
+    expected = (
+        r"its output layer has 126 rows, which no agent of dopamine has .DQN: one row an action; C51 or Rainbow: "
+        r"51 atoms an action; QR-DQN: 200 quantiles an action; 1 to 18 actions.; say in a mapping what they are"
+    )
+    with pytest.raises(AgentImportError, match=expected) as refused:
+        imported(tmp_path / "ckpt.1")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_a_file_says_of_its_rows_goes_before_what_is_usual(tmp_path):
+    """3 atoms for 6 actions are as many rows as there are actions in all."""
+    parameters = flax_parameters(18)
+    settings = {"v_min": -1, "v_max": 1, "n_atoms": 3}
+    (tmp_path / "c51").write_bytes(flax_msgpack({"model_weights": {"params": parameters}, "args": settings}))
+    agent, facts, _ = imported(tmp_path / "c51")
+    assert facts["agent"] == "C51"
+    rows = torch.from_numpy(flax_forward(parameters, observations(), same=False)).view(-1, 6, 3)
+    assert_same(agent, categorical(rows, torch.linspace(-1, 1, 3)))
 
 
 # Wrappers, precisions and what lies beside the weights
@@ -743,9 +877,9 @@ MAPPING = {
     [
         ({"outputs": "logits"}, 1, Readout("logits"), lambda rows: rows[..., 0]),
         ({"outputs": "logits", "acting": "sample"}, 1, SAMPLED, lambda rows: rows[..., 0]),
-        ({"readout": {"kind": "quantiles"}}, 7, Readout(), lambda rows: rows.mean(2)),
+        ({"readout": {"kind": "quantiles", "quantiles": 7}}, 7, Readout(), lambda rows: rows.mean(2)),
         (
-            {"readout": {"kind": "quantiles", "order": "quantile_major"}},
+            {"readout": {"kind": "quantiles", "order": "quantile_major", "quantiles": 7}},
             7,
             Readout(),
             lambda rows: rows.reshape(3, 7, 6).mean(1),
@@ -778,10 +912,18 @@ def test_mappings(tmp_path, changes, width, readout, expected, order):
     ("changes", "message"),
     [
         ({"acting": "sample"}, "acting: sample needs outputs: logits"),
-        ({"outputs": "logits", "readout": {"kind": "quantiles"}}, "logits do not go with readout: quantiles"),
+        (
+            {"outputs": "logits", "readout": {"kind": "quantiles", "quantiles": 7}},
+            "logits do not go with readout: quantiles",
+        ),
+        ({"readout": {"kind": "quantiles"}}, "readout: quantiles needs `quantiles`, how many an action has"),
+        ({"readout": {"kind": "plain", "quantiles": 7}}, "`order` and `quantiles` belong to readout: quantiles"),
         ({"readout": {"kind": "categorical"}}, "`support`, the key of a tensor or"),
         ({"readout": {"kind": "plain", "support": "z"}}, "`support`, the key of a tensor or"),
-        ({"readout": {"kind": "plain", "order": "quantile_major"}}, "`order` belongs to readout: quantiles"),
+        (
+            {"readout": {"kind": "plain", "order": "quantile_major"}},
+            "`order` and `quantiles` belong to readout: quantiles",
+        ),
         ({"readout": {"kind": "iqn"}}, "readout.kind: 'iqn' is not allowed; allowed: plain, quantiles, categorical"),
         (
             {"readout": {"kind": "categorical", "support": {"lowest": 1, "highest": 0, "atoms": 3}}},

@@ -148,13 +148,16 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> dict[str, Any]:
-    """The version, and whether the policy divides its inputs. ``data`` is JSON; what is pickled inside it stays so."""
+    """The version, whether the policy divides its inputs, and how many quantiles an action has, where it has any.
+    ``data`` is JSON; what is pickled inside it stays so."""
     facts: dict[str, Any] = {}
     if "_stable_baselines3_version" in members:
         facts["stable_baselines3"] = archive.read("_stable_baselines3_version").decode("ascii", "replace").strip()[:20]
     if "data" in members:
-        settings = json.loads(archive.read("data")).get("policy_kwargs") or {}
-        facts["normalize_images"] = bool(settings.get("normalize_images", True))
+        data = json.loads(archive.read("data"))
+        facts["normalize_images"] = bool((data.get("policy_kwargs") or {}).get("normalize_images", True))
+        if type(data.get("n_quantiles")) is int:
+            facts["n_quantiles"] = data["n_quantiles"]
     return facts
 
 

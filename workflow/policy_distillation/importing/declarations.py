@@ -20,6 +20,8 @@ from .containers import AgentImportError, Tensors
 
 WEIGHT = {"torch": "weight", "flax": "kernel"}
 """What each layout calls a layer's matrix."""
+USUAL_ATOMS, USUAL_QUANTILES = 51, 200
+"""Of Bellemare et al. 2017 and Dabney et al. 2018; nearly everybody took them over."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,28 @@ class Head:
     order: Literal["action_major", "quantile_major"] = "action_major"
     """Whether rows beside each other belong to one action or to one quantile."""
     support: Support | None = None
-    """Of ``categorical``, where the file does not hold it."""
+    """Of ``categorical``, where the file does not hold it; None: it always does."""
     support_key: str | None = None
     """The tensor that holds the support, where the file has one."""
     support_settings: str | None = None
     """Beginning of the names of plain values ``v_min``, ``v_max`` and ``n_atoms``, where the file has those."""
+    quantiles: int = USUAL_QUANTILES
+    """An action's, of ``quantiles``, where the file does not say."""
+    quantiles_key: str | None = None
+    """A tensor with a number for each quantile, where the file has one."""
+    quantiles_fact: str | None = None
+    """The fact in :class:`~.containers.Content` that says how many there are, where the file does."""
+    stated: bool = False
+    """Whether support or quantiles are the file's own; see :func:`recognition.resolve_head`."""
 
-    def width(self, rows: int, actions: int) -> int:
-        """Rows an action, of ``rows`` for about ``actions``."""
+    @property
+    def width(self) -> int:
+        """Rows an action."""
         if self.kind == "plain":
             return 1
-        if self.kind == "categorical":
-            assert self.support is not None  # libraries.resolve
-            return self.support.atoms
-        return max(1, rows // actions)
+        if self.kind == "quantiles":
+            return self.quantiles
+        return self.support.atoms if self.support else USUAL_ATOMS
 
 
 @dataclass(frozen=True)
@@ -136,9 +146,9 @@ class Declaration:
             padding=self.padding,
         )
 
-    def shapes(self, actions: int, width: int = 1) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor that the file must hold; ``width``: rows an action of the output layer."""
-        network, flax = self.network, self.layout == "flax"
+    def shapes(self, actions: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor that the file must hold."""
+        network, flax, width = self.network, self.layout == "flax", self.head.width
         shapes: dict[str, tuple[int, ...]] = {}
         inputs = STACK
         for layer in self.convolutions:

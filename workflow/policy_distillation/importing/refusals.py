@@ -73,13 +73,9 @@ def refuse_known(tensors: Tensors) -> None:
             )
 
 
-def check_tensors(declaration: Declaration, tensors: Tensors, actions: int, width: int = 1) -> None:
-    """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers.
-
-    Args:
-        width: rows an action of the output layer.
-    """
-    expected = declaration.shapes(actions, width)
+def check_tensors(declaration: Declaration, tensors: Tensors, actions: int) -> None:
+    """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers."""
+    expected = declaration.shapes(actions)
     found = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim and not declaration.ignores(name)}
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in tensors]
     extra = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
