@@ -17,6 +17,8 @@ from .refusals import refuse_known
 
 NOISE = "its noisy layers play without their noise: with the means of their weights"
 ASSUMED = "NOT in the file: assumed, as is usual"
+MOST_WRAPPERS = 8
+"""Around one and the same layer; each costs a look at the whole file."""
 MOST_ACTIONS = 18
 """Of the emulator."""
 
@@ -104,9 +106,7 @@ def recognise(content: Content, library: str | None = None) -> Recognised:
     same = [candidate for candidate in candidates if candidate.library == best.library]
     rivals = sorted({other.prefix for other in same if other.fit == best.fit and other.prefix != best.prefix})
     if best.complete and rivals:
-        raise AgentImportError(
-            f"it holds several networks, under {', '.join(map(repr, (best.prefix, *rivals)))}: say which in a mapping"
-        )
+        raise _several((best.prefix, *rivals))
     if best.complete and best.misfit:
         reasons = [other.misfit for other in same if other.complete and other.prefix == best.prefix and other.misfit]
         raise AgentImportError(
@@ -123,12 +123,21 @@ def _candidates(tensors: Tensors, content: Content, libraries: Iterable[str]) ->
     for library in libraries:
         for declaration in LIBRARIES[library].declarations:
             first = f"{declaration.convolutions[0].key}.{WEIGHT[declaration.layout]}"
-            for prefix in wrappers_of(tensors, first) or [""]:
+            prefixes = wrappers_of(tensors, first) or [""]
+            if len(prefixes) > MOST_WRAPPERS:
+                raise _several((*prefixes[:MOST_WRAPPERS], "..."))
+            for prefix in prefixes:
                 candidate = _Candidate(library, declaration, unwrapped(tensors, prefix), prefix)
                 if candidate.complete:
                     resolved = resolve_head(declaration, candidate.tensors, content, ASSUMED)
                     candidate = replace(candidate, declaration=resolved)
                 yield candidate
+
+
+def _several(prefixes: Iterable[str]) -> AgentImportError:
+    return AgentImportError(
+        f"it holds several networks, under {', '.join(map(repr, prefixes))}: say which in a mapping"
+    )
 
 
 def resolve_head(declaration: Declaration, tensors: Tensors, content: Content, otherwise: str) -> Declaration:
