@@ -518,6 +518,39 @@ def test_a_folder_of_snapshots(tmp_path):
     assert_same(first, networks[100](pixels()))
 
 
+def test_a_folder_of_stable_baselines3s_checkpoints(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.callbacks import CheckpointCallback
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    torch.manual_seed(0)
+    env = VecNormalize(DummyVecEnv([Screen]), norm_obs=False)
+    model = sb3.DQN("CnnPolicy", env, buffer_size=4, learning_starts=100, device="cpu")
+    livelier(model.policy.q_net)
+    keep = CheckpointCallback(4, str(tmp_path / "run"), save_replay_buffer=True, save_vecnormalize=True)
+    model.learn(12, callback=keep)
+    assert len(list((tmp_path / "run").iterdir())) == 9
+    agent, metadata = import_agent({"path": str(tmp_path / "run")}, "pong")
+    assert metadata["imported"]["snapshot"] == "rl_model_12_steps.zip"
+    with torch.no_grad():
+        assert_same(agent, model.policy.q_net(model.policy.obs_to_tensor(observations())[0]))
+
+
+def test_a_folder_of_dopamines_checkpoints(tmp_path):
+    """As its Checkpointer and its replay memory name them."""
+    (tmp_path / "run").mkdir()
+    parameters = {}
+    for iteration in (0, 1, 9, 10):
+        parameters[iteration] = flax_parameters(same=True, seed=iteration)
+        dopamine_file(tmp_path / "run" / f"ckpt.{iteration}", {"params": parameters[iteration]})
+        for beside in ("sentinel_checkpoint_complete.{}", "$store$_action_ckpt.{}.gz", "add_count_ckpt.{}.gz"):
+            (tmp_path / "run" / beside.format(iteration)).write_bytes(b"no agent")
+    source = {"path": str(tmp_path / "run")}
+    assert import_agent(source, "pong")[1]["imported"]["snapshot"] == "ckpt.10"
+    for (agent, _), iteration in zip(import_snapshots(source, "pong", "dopamine", 2), (1, 10), strict=True):
+        assert_same(agent, flax_forward(parameters[iteration], observations(), same=True))
+
+
 # How many rows of the output layer belong to an action
 
 
