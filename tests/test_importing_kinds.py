@@ -792,6 +792,15 @@ def test_bfloat16_in_flax(tmp_path):
         ({"params.LayerNorm_0.scale": (32,)}, "layer norms over channels at each position"),
         ({"network_params.params.Dense_0.kernel": (4, 4)}, "a Dopamine PPO"),
         ({"online_params.Conv_0.kernel": (8, 8, 4, 32), "online_params.Dense_0.kernel": (64, 7744)}, "an IQN"),
+        (  # from before flax's linen
+            {
+                "online_params.Conv_0.kernel": (8, 8, 4, 32),
+                "online_params.Dense_3.kernel": (64, 7744),
+                "online_params.Dense_4.kernel": (7744, 512),
+                "online_params.Dense_5.kernel": (512, 6),
+            },
+            "an IQN",
+        ),
     ],
     ids=str,
 )
@@ -819,6 +828,111 @@ def test_refusals_of_what_the_libraries_write(tmp_path):
         library("MlpPolicy", Memory(), device="cpu", **sizes).save(tmp_path / "x.zip")
         with pytest.raises(AgentImportError, match=r"no convolution beside it, says that this is a .* MlpPolicy"):
             imported(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_64_units_are_no_iqn(tmp_path, order):
+    parameters = flax_parameters()
+    parameters["Dense_0"] = weights(np.random.default_rng(0), {"kernel": (3136, 64), "bias": (64,)})
+    parameters["Dense_1"] = weights(np.random.default_rng(1), {"kernel": (64, 6), "bias": (6,)})
+    (tmp_path / "x").write_bytes(flax_msgpack({"params": dict(list(parameters.items())[::order])}))
+    with pytest.raises(
+        AgentImportError, match=r"such a network of other sizes .params.Dense_0 64, not 512.; a mapping"
+    ):
+        imported(tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["DQN", "QRDQN"])
+def test_value_networks_of_stable_baselines3_with_net_arch(tmp_path, kind):
+    """Their extra layer has ReLU, so what the refusal says is a mapping that fits."""
+    library = pytest.importorskip("stable_baselines3" if kind == "DQN" else "sb3_contrib")
+    torch.manual_seed(0)
+    settings = {"net_arch": [64]} | ({"n_quantiles": 50} if kind == "QRDQN" else {})
+    model = getattr(library, kind)("CnnPolicy", Screen(), buffer_size=2, device="cpu", policy_kwargs=settings)
+    net = "q_net" if kind == "DQN" else "quantile_net"
+    network = livelier(getattr(model.policy, net))
+    model.save(tmp_path / "x.zip")
+    told = (
+        rf"{net}.{net}.2.weight says .* whose net_arch has one more hidden layer, with ReLU .*: a mapping fits, with "
+        rf"the hidden layers {net}.features_extractor.linear.0 and {net}.{net}.0 and the output {net}.{net}.2"
+    )
+    with pytest.raises(AgentImportError, match=told) as refused:
+        imported(tmp_path / "x.zip")
+    assert len(str(refused.value).splitlines()) == 1
+    sizes = {0: (32, 8, 4), 2: (64, 4, 2), 4: (64, 3, 1)}
+    mapping = {
+        "input_divisor": 255,
+        "convolutions": [
+            {"key": f"{net}.features_extractor.cnn.{n}", "filters": filters, "kernel": kernel, "stride": stride}
+            for n, (filters, kernel, stride) in sizes.items()
+        ],
+        "hidden": [{"key": f"{net}.features_extractor.linear.0", "units": 512}, {"key": f"{net}.{net}.0", "units": 64}],
+        "output": f"{net}.{net}.2",
+        "ignore": [f"{net}_target."],
+    }
+    if kind == "QRDQN":
+        mapping["readout"] = {"kind": "quantiles", "quantiles": 50, "order": "quantile_major"}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    agent, _, _ = imported(tmp_path / "x.zip", mapping=str(tmp_path / "mapping.yaml"))
+    with torch.no_grad():
+        answer = network(model.policy.obs_to_tensor(observations())[0])
+    assert_same(agent, answer if kind == "DQN" else answer.mean(1))
+    settings["net_arch"] = [64, 64]
+    model = getattr(library, kind)("CnnPolicy", Screen(), buffer_size=2, device="cpu", policy_kwargs=settings)
+    model.save(tmp_path / "x.zip")
+    with pytest.raises(
+        AgentImportError, match="with net_arch: 3 hidden layers in all, and agents here have one or two"
+    ):
+        imported(tmp_path / "x.zip")
+
+
+def test_other_convolutions_are_not_taken_for_other_frames(tmp_path):
+    """pfrl's network of 2013, which a mapping fits."""
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    network = livelier(nn.Sequential(pfrl.nn.SmallAtariCNN(), nn.Linear(256, 6)))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(AgentImportError) as refused:
+        imported(tmp_path / "model.pt")
+    assert str(refused.value).splitlines()[-1].strip() == (
+        "its convolutions are others than expected (no 0.layers.2); a mapping that says so fits, if its frames were "
+        "84x84"
+    )
+    mapping = {
+        "input_divisor": 255,
+        "convolutions": [
+            {"key": "0.layers.0", "filters": 16, "kernel": 8, "stride": 4},
+            {"key": "0.layers.1", "filters": 32, "kernel": 4, "stride": 2},
+        ],
+        "hidden": [{"key": "0.output", "units": 256}],
+        "output": "1",
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    assert_same(imported(tmp_path / "model.pt", mapping=str(tmp_path / "mapping.yaml"))[0], network(pixels()))
+
+
+def test_kaixhins_smaller_network_is_not_taken_for_other_frames(tmp_path):
+    """Of its option ``data-efficient``."""
+    state = prefixed("convs.", nn.Sequential(nn.Conv2d(4, 32, 5, 5), nn.ReLU(), nn.Conv2d(32, 64, 5, 5)))
+    for name, size in {"h_v": (576, 256), "h_a": (576, 256), "z_v": (256, 51), "z_a": (256, 306)}.items():
+        state |= prefixed(f"fc_{name}.", Noisy(*size))
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(AgentImportError, match=r"expected .convs.0 5x5, not 8x8; convs.2 5x5, not 4x4; no convs.4."):
+        imported(tmp_path / "model.pth")
+    _, state = cleanrl_state()
+    state |= prefixed("network.6.", nn.Conv2d(64, 64, 3)) | {"network.7.weight": torch.zeros(512, 1600)}
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(AgentImportError, match=r"convolutions are others than expected .network.6 too.; a mapping"):
+        imported(tmp_path / "model.pth")
+
+
+def test_a_mapping_with_another_number_of_quantiles_is_told_so(tmp_path):
+    model = nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 42))
+    torch.save(prefixed("m.", model), tmp_path / "x.pt")
+    changes = {"readout": {"kind": "quantiles", "quantiles": 200}}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes))
+    with pytest.raises(AgentImportError, match="output layer has 42 rows, which is no multiple of 200 quantiles"):
+        imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
 
 
 def test_a_network_of_other_sizes_is_sent_to_a_mapping_which_fits(tmp_path):

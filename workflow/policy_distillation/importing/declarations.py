@@ -84,6 +84,11 @@ class Head:
             return self.quantiles
         return self.support.atoms if self.support else USUAL_ATOMS
 
+    @property
+    def unit(self) -> str:
+        """What an action's rows are."""
+        return {"plain": "rows", "quantiles": "quantiles", "categorical": "atoms"}[self.kind]
+
 
 @dataclass(frozen=True)
 class Declaration:

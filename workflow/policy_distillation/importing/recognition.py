@@ -67,8 +67,7 @@ class _Candidate:
             return f"{kind}: the file lacks {head.support_key}"
         if rows % head.width == 0 and 1 <= rows // head.width <= MOST_ACTIONS:
             return None
-        what = {"plain": "one row", "quantiles": f"{head.width} quantiles", "categorical": f"{head.width} atoms"}
-        return f"{kind}: {what[head.kind]} an action"
+        return f"{kind}: {'one row' if head.kind == 'plain' else f'{head.width} {head.unit}'} an action"
 
     @property
     def fit(self) -> tuple[bool, int, int, int]:
