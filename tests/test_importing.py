@@ -402,6 +402,25 @@ def test_duelling_networks_fold_into_plain_ones(tmp_path, shared, own):
     assert_same_q_values(agent, "pong", torch_forward(model))
 
 
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ({"reads": [0, 17]}, "`value`: reads [0, 17] of 16 units; allowed: from 0, up to 16"),
+        ({"reads": [8, 8]}, "`value`: reads [8, 8] of 16 units; allowed: from 0, up to 16"),
+        ({"reads": [9, 8]}, "`value`: reads [9, 8] of 16 units"),
+        ({"reads": [0, 8], "hidden": [{"key": "h", "units": 4}]}, "`value`: `reads` is for a stream without `hidden`"),
+    ],
+)
+def test_units_that_a_stream_cannot_read(tmp_path, stream, message):
+    own = {"hidden": [{"key": "g", "units": 4}]} if "hidden" in stream else {}
+    mapping = {key: NIPS[key] for key in ("convolutions",)} | {"hidden": [{"key": "x", "units": 16}]}
+    mapping |= {"value": {"output": "v", **stream}, "advantage": {"output": "a", **own}}
+    with pytest.raises(AgentImportError) as caught:
+        read_declaration(Path(mapping_file(tmp_path, **mapping)))
+    assert f"mapping.yaml: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_mapping_in_flaxs_layout(tmp_path):
     parameters = flax_parameters(same=True)
     state = {
@@ -488,6 +507,9 @@ def test_the_report_names_what_is_missing_extra_wrong_and_not_finite(tmp_path):
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8, "stride": 84}] * 2}, "leave nothing of 84 pixels"),
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8}]}, "convolutions[0]: the key 'stride' is missing"),
         ({"actions": [1, 1]}, "actions: [1, 1] is not allowed; allowed: no entry twice"),
+        ({"input_divisor": float("nan")}, "mapping.yaml: input_divisor nan; allowed: 1e-06 to 1e+06"),
+        ({"input_divisor": float("inf")}, "input_divisor inf; allowed: 1e-06 to 1e+06"),
+        ({"input_divisor": 1e-30}, "input_divisor 1e-30; allowed: 1e-06 to 1e+06"),
     ],
 )
 def test_a_bad_mapping_is_one_clear_line(tmp_path, change, message):
@@ -995,6 +1017,14 @@ def test_the_command_guesses_says_what_it_found_and_evaluates(tmp_path, monkeypa
     import_(path, "pong", output=output, episodes=16)
     assert f"played {output} 16" in capsys.readouterr().out
     assert load_agent(output)[1]["protocol"]["name"] == "sb3"
+
+
+@pytest.mark.parametrize("divisor", ["0", "-255", "nan", "inf", "1e-30", "1e30"])
+def test_input_divisors_that_are_none(tmp_path, monkeypatch, divisor):
+    path = sb3_zip(tmp_path / "model.zip", nature())
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "import", path, "--game", "pong", f"--input-divisor={divisor}")
+    assert str(caught.value) == f"error: {path}: input_divisor {float(divisor):g}; allowed: 1e-06 to 1e+06"
 
 
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):

@@ -1049,7 +1049,10 @@ def test_mappings(tmp_path, changes, width, readout, expected, order):
     state = prefixed("m.", model) | {"a.b.noise": torch.zeros(3), "old.x": torch.zeros(2)}
     torch.save(state | ({"z": ATOMS} if width == 51 else {}), tmp_path / "x.pt")
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes | ({"actions": order} if order else {})))
-    agent, _, _ = imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    agent, _, told = imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    assert "NOT in the file" not in told
+    assert ("7 quantiles an action: as the mapping says" in told) == ("quantiles" in str(changes))
+    assert ("7 atoms: as the mapping says" in told) == ("lowest" in str(changes))
     answer = expected(model(pixels()).view(3, 6, width))
     assert_same(agent, answer.flip(1) if order else answer)
     assert agent.readouts["pong"] == readout

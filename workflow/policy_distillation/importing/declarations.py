@@ -18,6 +18,8 @@ from ..networks import Network, Padding
 from ..readouts import Acting, Outputs, Readout, Support
 from .containers import AgentImportError, Tensors
 
+DIVISORS = (1e-6, 1e6)
+"""The smallest and the largest that weights of 32 bits bear."""
 WEIGHT = {"torch": "weight", "flax": "kernel"}
 """What each layout calls a layer's matrix."""
 USUAL_ATOMS, USUAL_QUANTILES = 51, 200
@@ -129,7 +131,23 @@ class Declaration:
             raise AgentImportError(f"outputs: logits do not go with readout: {self.head.kind}, which gives values")
         if duelling and self.head.kind == "quantiles":
             raise AgentImportError("quantiles of a duelling network cannot be read")
+        for name, stream in (("value", self.value), ("advantage", self.advantage)):
+            if stream and stream.reads:
+                self._check_reads(name, stream, stream.reads)
+        lowest, highest = DIVISORS
+        if self.input_divisor is not None and not lowest <= self.input_divisor <= highest:
+            raise AgentImportError(f"input_divisor {self.input_divisor:g}; allowed: {lowest:g} to {highest:g}")
         Readout(self.outputs, self.acting)  # raises ValueError
+
+    def _check_reads(self, name: str, stream: Stream, reads: tuple[int, int]) -> None:
+        """A stream without a hidden layer of its own may read a part of the one before it."""
+        if stream.hidden:
+            raise AgentImportError(
+                f"`{name}`: `reads` is for a stream without `hidden`, which reads all units before it"
+            )
+        units = self.hidden[-1].units
+        if not 0 <= reads[0] < reads[1] <= units:
+            raise AgentImportError(f"`{name}`: reads {list(reads)} of {units} units; allowed: from 0, up to {units}")
 
     @property
     def readout(self) -> Readout:
