@@ -859,36 +859,52 @@ def test_names_have_an_end(tmp_path, container):
     assert "has a name of more than 1000 characters" in refused(tmp_path / "x")
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-@pytest.mark.parametrize("wide", [2, 300])
-def test_a_key_whose_hash_would_take_forever(tmp_path, container, wide):
-    """Of tuples that hold the same tuple more than once; Python computes such a hash again at each of them."""
+def slow_key(wide):
+    """A pickled key whose hash would take forever: of tuples that hold the same tuple more than once, at each of which
+    Python computes its hash again."""
     key = ()
     for _ in range(60):
         key = (key,) * wide
 
     class Key:
-        def __init__(self, key):
-            self.key = key
+        pass
 
     class Pickler(pickle._Pickler):  # writes the tuple without computing its hash
         def save(self, thing, save_persistent_id=True):
-            super().save(thing.key if type(thing) is Key else thing, save_persistent_id)
+            super().save(key if type(thing) is Key else thing, save_persistent_id)
 
     file = io.BytesIO()
-    Pickler(file, 2).dump({Key(key): 1})
-    content = file.getvalue()
-    if container == "pickle":
-        (tmp_path / "x").write_bytes(content)
-    elif container == "old torch":
-        (tmp_path / "x").write_bytes(OLD_TORCH_START + content + pickle.dumps([], 2))
-    else:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("x/data.pkl", content)
-            archive.writestr("x/version", "3\n")
-        whole = buffer.getvalue()
-        (tmp_path / "x").write_bytes(gzip.compress(whole) if container == "gzip" else whole)
+    Pickler(file, 2).dump({Key(): 1})
+    return file.getvalue()
+
+
+def torch_zip(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in (*members, ("x/version", "3\n")):
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("wide", [2, 300])
+def test_a_key_whose_hash_would_take_forever(tmp_path, container, wide):
+    content = slow_key(wide)
+    if container == "old torch":
+        content = OLD_TORCH_START + content + pickle.dumps([], 2)
+    elif container != "pickle":
+        content = torch_zip([("x/data.pkl", content)])
+    (tmp_path / "x").write_bytes(gzip.compress(content) if container == "gzip" else content)
+    assert "a tuple of more than 100000 objects, one within the other" in refused(tmp_path / "x")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("name", ["x/data.pkl", "x/DATA.PKL"])
+def test_a_second_pickle_of_the_same_name_is_looked_at_too(tmp_path, slow, name):
+    members = [("x/data.pkl", pickle.dumps({}, 2)), (name, pickle.dumps({}, 2))]
+    members[slow] = (members[slow][0], slow_key(2))
+    (tmp_path / "x").write_bytes(torch_zip(members))
     assert "a tuple of more than 100000 objects, one within the other" in refused(tmp_path / "x")
 
 

@@ -62,9 +62,9 @@ def _check_pickles(data: bytes) -> int:
             check_pickle(file)
         return len(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for name in archive.namelist():
-            if name.endswith("/data.pkl"):
-                check_pickle(io.BytesIO(archive.read(name)))
+        for member in archive.infolist():  # of several with the name, in whatever case, torch may take any
+            if member.filename.lower().endswith("data.pkl"):
+                check_pickle(io.BytesIO(archive.read(member)))
         return unpacked_size(archive)
 
 
