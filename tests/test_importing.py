@@ -1,7 +1,9 @@
 """Agents from elsewhere: every layout against an independent forward pass, mappings, reports, hostile files."""
 
 import contextlib
+import gzip
 import io
+import itertools
 import json
 import os
 import pickle
@@ -23,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from policy_distillation import importing
 from policy_distillation.__main__ import import_, main
 from policy_distillation.checkpoints import CheckpointError, load_agent, read_metadata, save_agent
-from policy_distillation.importing import containers
+from policy_distillation.importing import containers, pickle_limits
 from policy_distillation.importing.agents import differences, download, import_agent
 from policy_distillation.importing.containers import AgentImportError, read_tensors
 from policy_distillation.importing.declarations import Convolution, Declaration, Dense, Stream
@@ -400,6 +402,25 @@ def test_duelling_networks_fold_into_plain_ones(tmp_path, shared, own):
     assert_same_q_values(agent, "pong", torch_forward(model))
 
 
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ({"reads": [0, 17]}, "`value`: reads [0, 17] of 16 units; allowed: from 0, up to 16"),
+        ({"reads": [8, 8]}, "`value`: reads [8, 8] of 16 units; allowed: from 0, up to 16"),
+        ({"reads": [9, 8]}, "`value`: reads [9, 8] of 16 units"),
+        ({"reads": [0, 8], "hidden": [{"key": "h", "units": 4}]}, "`value`: `reads` is for a stream without `hidden`"),
+    ],
+)
+def test_units_that_a_stream_cannot_read(tmp_path, stream, message):
+    own = {"hidden": [{"key": "g", "units": 4}]} if "hidden" in stream else {}
+    mapping = {key: NIPS[key] for key in ("convolutions",)} | {"hidden": [{"key": "x", "units": 16}]}
+    mapping |= {"value": {"output": "v", **stream}, "advantage": {"output": "a", **own}}
+    with pytest.raises(AgentImportError) as caught:
+        read_declaration(Path(mapping_file(tmp_path, **mapping)))
+    assert f"mapping.yaml: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_mapping_in_flaxs_layout(tmp_path):
     parameters = flax_parameters(same=True)
     state = {
@@ -486,6 +507,9 @@ def test_the_report_names_what_is_missing_extra_wrong_and_not_finite(tmp_path):
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8, "stride": 84}] * 2}, "leave nothing of 84 pixels"),
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8}]}, "convolutions[0]: the key 'stride' is missing"),
         ({"actions": [1, 1]}, "actions: [1, 1] is not allowed; allowed: no entry twice"),
+        ({"input_divisor": float("nan")}, "mapping.yaml: input_divisor nan; allowed: 1e-06 to 1e+06"),
+        ({"input_divisor": float("inf")}, "input_divisor inf; allowed: 1e-06 to 1e+06"),
+        ({"input_divisor": 1e-30}, "input_divisor 1e-30; allowed: 1e-06 to 1e+06"),
     ],
 )
 def test_a_bad_mapping_is_one_clear_line(tmp_path, change, message):
@@ -702,6 +726,9 @@ def test_a_pickle_cannot_change_the_classes_that_stand_in(tmp_path):
     [
         (1, (10**12,), "f4", False, b"abcd"),
         (1, (2,), "f4", False, b"abcd"),
+        (1, ("a", 10**12), "f4", False, b"abcd"),
+        (1, (1,) * 9, "f4", False, b"abcd"),
+        (1, (-1, -1), "f4", False, b"abcd"),
         (1, (-1,), "f4", False, b"abcd"),
         (1, "x", "f4", False, b"abcd"),
         (1, (1,), "f4", False, "text"),
@@ -735,6 +762,177 @@ def test_a_torch_tensor_that_claims_more_than_the_file_holds(tmp_path):
     state["network.7.weight"] = torch.zeros(1).expand(10**6, 10**6)
     torch.save(state, path)
     assert "claims 1000000000000 numbers that the file does not hold" in refused(path)
+
+
+OLD_TORCH_START = b"".join(
+    pickle.dumps(content, 2)
+    for content in (
+        torch.serialization.MAGIC_NUMBER,
+        torch.serialization.PROTOCOL_VERSION,
+        {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
+    )
+)
+
+
+def claiming(numbers):
+    """A file of torch before 1.6 with a tensor of which it holds nothing; torch would allocate it nevertheless."""
+
+    class Storage:
+        pass
+
+    class Tensor:
+        def __reduce__(self):
+            return torch._utils._rebuild_tensor_v2, (Storage(), 0, (numbers,), (1,), False, {})
+
+    class Pickler(pickle._Pickler):
+        def persistent_id(self, thing):
+            return ("storage", torch.BFloat16Storage, "0", "cpu", numbers, None) if type(thing) is Storage else None
+
+    file = io.BytesIO()
+    Pickler(file, protocol=2).dump({"x": Tensor()})
+    return OLD_TORCH_START + file.getvalue() + pickle.dumps([], 2)
+
+
+@pytest.mark.parametrize("container", ["torch", "gzip", "sb3", "pfrl"])
+def test_an_old_torch_file_that_claims_what_it_does_not_hold(tmp_path, container):
+    path, content = tmp_path / "x", claiming(2**26)
+    assert len(content) < 300
+    if container in ("torch", "gzip"):
+        path.write_bytes(content if container == "torch" else gzip.compress(content))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr({"sb3": "policy.pth", "pfrl": "model.pt"}[container], content)
+    assert "x claims 67108864 numbers that the file does not hold" in refused(path)
+
+
+def saved(container, tree):
+    """What a file of the container holds, around the tree."""
+    if container == "pickle":
+        return pickle.dumps({"online_params": tree}, 4)
+    buffer = io.BytesIO()
+    torch.save(tree, buffer, _use_new_zipfile_serialization=container != "old torch")
+    return gzip.compress(buffer.getvalue()) if container == "gzip" else buffer.getvalue()
+
+
+CONTAINERS = ("torch", "old torch", "gzip", "pickle")
+
+
+def numbers_for(container, count, dtype="float16"):
+    return np.zeros(count, dtype) if container == "pickle" else torch.zeros(count, dtype=getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(("levels", "wide"), [(18, 2), (8, 30), (1, 20_001)])
+def test_dictionaries_that_lie_in_the_file_once_and_in_the_tree_a_million_times(tmp_path, container, levels, wide):
+    tree = {"w": numbers_for(container, 1)}
+    for _ in range(levels):
+        tree = {str(number): tree for number in range(wide)}
+    (tmp_path / "x").write_bytes(saved(container, tree))
+    assert "its dictionaries have more than 20000 entries, so no DQN" in refused(tmp_path / "x")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_tensor_under_many_names_counts_under_each_as_large_as_it_becomes(tmp_path, monkeypatch, container, dtype):
+    monkeypatch.setattr(containers, "LARGEST_FILE", 10 * 2**20)
+    shared = numbers_for(container, 2**18, dtype)
+    path = tmp_path / "x"
+    path.write_bytes(saved(container, {f"x{number}": shared for number in range(10)}))
+    assert len(read_tensors(path).tensors) == 10
+    path.write_bytes(saved(container, {f"x{number}": shared for number in range(11)}))
+    assert "its tensors are more than 10 MB together, so no DQN" in refused(path)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_halves_in_flax_count_as_large_as_they_become(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(containers, "LARGEST_FILE", 2**20)
+    array = msgpack.ExtType(1, msgpack.packb(((3 * 2**17,), dtype, bytes(3 * 2**18))))
+    (tmp_path / "x").write_bytes(msgpack.packb({"params": {"x": array}}))
+    assert "its tensors are more than 1 MB together" in refused(tmp_path / "x")
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_names_have_an_end(tmp_path, container):
+    """One long key above many short ones would be copied for each."""
+    tree = {"x" * 998: {str(number): numbers_for(container, 1) for number in range(1000)}}
+    (tmp_path / "x").write_bytes(saved(container, tree))
+    assert "has a name of more than 1000 characters" in refused(tmp_path / "x")
+
+
+def slow_key(wide):
+    """A pickled key whose hash would take forever: of tuples that hold the same tuple more than once, at each of which
+    Python computes its hash again."""
+    key = ()
+    for _ in range(60):
+        key = (key,) * wide
+
+    class Key:
+        pass
+
+    class Pickler(pickle._Pickler):  # writes the tuple without computing its hash
+        def save(self, thing, save_persistent_id=True):
+            super().save(key if type(thing) is Key else thing, save_persistent_id)
+
+    file = io.BytesIO()
+    Pickler(file, 2).dump({Key(): 1})
+    return file.getvalue()
+
+
+def torch_zip(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in (*members, ("x/version", "3\n")):
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("wide", [2, 300])
+def test_a_key_whose_hash_would_take_forever(tmp_path, container, wide):
+    content = slow_key(wide)
+    if container == "old torch":
+        content = OLD_TORCH_START + content + pickle.dumps([], 2)
+    elif container != "pickle":
+        content = torch_zip([("x/data.pkl", content)])
+    (tmp_path / "x").write_bytes(gzip.compress(content) if container == "gzip" else content)
+    assert "a tuple of more than 100000 objects, one within the other" in refused(tmp_path / "x")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("slow", [0, 1])
+@pytest.mark.parametrize("name", ["x/data.pkl", "x/DATA.PKL"])
+def test_a_second_pickle_of_the_same_name_is_looked_at_too(tmp_path, slow, name):
+    members = [("x/data.pkl", pickle.dumps({}, 2)), (name, pickle.dumps({}, 2))]
+    members[slow] = (members[slow][0], slow_key(2))
+    (tmp_path / "x").write_bytes(torch_zip(members))
+    assert "a tuple of more than 100000 objects, one within the other" in refused(tmp_path / "x")
+
+
+def test_a_pickle_of_more_steps_than_any_checkpoint_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickle_limits, "MOST_STEPS", 1000)
+    for container in CONTAINERS:
+        (tmp_path / "x").write_bytes(saved(container, {"scores": [[] for _ in range(200)]}))
+        read_tensors(tmp_path / "x")
+        (tmp_path / "x").write_bytes(saved(container, {"scores": [[] for _ in range(2000)]}))
+        assert "the pickle has more than 1000 steps" in refused(tmp_path / "x")
+
+
+def test_a_file_of_countless_networks_is_not_searched_for_the_best(tmp_path):
+    wrappers = itertools.product(["model", "agent", "module", "q_network"], repeat=5)
+    tree = {f"{'.'.join(wrapper)}.network.0.weight": torch.zeros(1) for wrapper in wrappers}
+    torch.save(tree, tmp_path / "x", _use_new_zipfile_serialization=False)
+    assert "it holds several networks, under 'agent.agent.agent.agent.agent.', " in refused(tmp_path / "x")
+
+
+def test_settings_larger_than_any_checkpoints_are_not_parsed(tmp_path, monkeypatch):
+    path = tmp_path / "model.zip"
+    monkeypatch.setattr(containers, "LARGEST_SETTINGS", 1000)
+    sb3_zip(path, nature(), "{" + " " * 1000 + "}")
+    assert "its member data is larger than 0 MB" in refused(path)
+    monkeypatch.setattr(containers, "MOST_VALUES", 1000)
+    for content in ({"args": [[] for _ in range(600)]}, {"args": [0] * 1001}, {str(n): {} for n in range(600)}):
+        path.write_bytes(msgpack.packb(content))
+        refused(path)
 
 
 def test_any_truncation_and_any_flipped_byte_is_refused_or_read(tmp_path):
@@ -835,6 +1033,14 @@ def test_the_command_guesses_says_what_it_found_and_evaluates(tmp_path, monkeypa
     import_(path, "pong", output=output, episodes=16)
     assert f"played {output} 16" in capsys.readouterr().out
     assert load_agent(output)[1]["protocol"]["name"] == "sb3"
+
+
+@pytest.mark.parametrize("divisor", ["0", "-255", "nan", "inf", "1e-30", "1e30"])
+def test_input_divisors_that_are_none(tmp_path, monkeypatch, divisor):
+    path = sb3_zip(tmp_path / "model.zip", nature())
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "import", path, "--game", "pong", f"--input-divisor={divisor}")
+    assert str(caught.value) == f"error: {path}: input_divisor {float(divisor):g}; allowed: 1e-06 to 1e+06"
 
 
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):

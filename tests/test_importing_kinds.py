@@ -250,7 +250,7 @@ def test_dopamines_value_agents(tmp_path, nested, kind):
     expected = categorical(torch.from_numpy(rows), ATOMS.double()) if kind == "c51" else rows.mean(2)
     assert_same(agent, expected)
     assert facts["readout"]["kind"] == {"dqn": "plain", "c51": "categorical", "quantile": "quantiles"}[kind]
-    assert ("NOT in the file: assumed" in told) == (kind == "c51")
+    assert ("NOT in the file: assumed" in told) == (kind != "dqn")
 
 
 def test_dopamines_names_from_before_linen(tmp_path):
@@ -291,7 +291,7 @@ def test_dopamines_whole_rainbow(tmp_path, noisy):
 # tianshou
 
 
-def tianshou_algorithm(kind, scaled):
+def tianshou_algorithm(kind, scaled, **settings):
     pytest.importorskip("tianshou")
     from tianshou.algorithm.modelfree import c51, ppo, qrdqn, rainbow
     from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
@@ -317,10 +317,10 @@ def tianshou_algorithm(kind, scaled):
         )
         return ppo.PPO(policy=policy, critic=DiscreteCritic(preprocess_net=network), optim=optimiser)
     network = {"C51": networks.C51Net, "QR-DQN": networks.QRDQNet, "Rainbow": networks.RainbowNet}[kind]
-    network = wrapped(livelier(network(**sizes, action_shape=[6])))
+    network = wrapped(livelier(network(**sizes, action_shape=[6], **settings)))
     policy = (qrdqn.QRDQNPolicy if kind == "QR-DQN" else c51.C51Policy)(model=network, action_space=ACTIONS)
     algorithm = {"C51": c51.C51, "QR-DQN": qrdqn.QRDQN, "Rainbow": rainbow.RainbowDQN}[kind]
-    return algorithm(policy=policy, optim=optimiser, target_update_freq=500)
+    return algorithm(policy=policy, optim=optimiser, target_update_freq=500, **settings)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -518,6 +518,173 @@ def test_a_folder_of_snapshots(tmp_path):
     assert_same(first, networks[100](pixels()))
 
 
+def test_a_folder_of_stable_baselines3s_checkpoints(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.callbacks import CheckpointCallback
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    torch.manual_seed(0)
+    env = VecNormalize(DummyVecEnv([Screen]), norm_obs=False)
+    model = sb3.DQN("CnnPolicy", env, buffer_size=4, learning_starts=100, device="cpu")
+    livelier(model.policy.q_net)
+    keep = CheckpointCallback(4, str(tmp_path / "run"), save_replay_buffer=True, save_vecnormalize=True)
+    model.learn(12, callback=keep)
+    assert len(list((tmp_path / "run").iterdir())) == 9
+    agent, metadata = import_agent({"path": str(tmp_path / "run")}, "pong")
+    assert metadata["imported"]["snapshot"] == "rl_model_12_steps.zip"
+    with torch.no_grad():
+        assert_same(agent, model.policy.q_net(model.policy.obs_to_tensor(observations())[0]))
+
+
+def test_a_folder_of_dopamines_checkpoints(tmp_path):
+    """As its Checkpointer and its replay memory name them."""
+    (tmp_path / "run").mkdir()
+    parameters = {}
+    for iteration in (0, 1, 9, 10):
+        parameters[iteration] = flax_parameters(same=True, seed=iteration)
+        dopamine_file(tmp_path / "run" / f"ckpt.{iteration}", {"params": parameters[iteration]})
+        for beside in ("sentinel_checkpoint_complete.{}", "$store$_action_ckpt.{}.gz", "add_count_ckpt.{}.gz"):
+            (tmp_path / "run" / beside.format(iteration)).write_bytes(b"no agent")
+    source = {"path": str(tmp_path / "run")}
+    assert import_agent(source, "pong")[1]["imported"]["snapshot"] == "ckpt.10"
+    for (agent, _), iteration in zip(import_snapshots(source, "pong", "dopamine", 2), (1, 10), strict=True):
+        assert_same(agent, flax_forward(parameters[iteration], observations(), same=True))
+
+
+# How many rows of the output layer belong to an action
+
+
+def every_action_of(path, library, kind):
+    """A file of an agent with 18 actions, and what the agent answers."""
+    torch.manual_seed(0)
+    if library == "dopamine":
+        width = {"dqn": 1, "c51": 51, "quantile": 200}[kind]
+        parameters = flax_parameters(18 * width, same=True)
+        dopamine_file(path, {"params": parameters})
+        rows = torch.from_numpy(flax_forward(parameters, observations(), same=True)).view(-1, 18, width)
+        return categorical(rows, ATOMS.double()) if kind == "c51" else rows.mean(2)
+    actions = gymnasium.spaces.Discrete(18)
+    if library == "sb3":
+        contrib = pytest.importorskip("sb3_contrib")
+
+        class Every(Screen):
+            action_space = actions
+
+        model = contrib.QRDQN("CnnPolicy", Every(), buffer_size=2, device="cpu")
+        livelier(model.policy.quantile_net)
+        with open(path, "wb") as file:
+            model.save(file)
+        with torch.no_grad():
+            return model.policy.quantile_net(model.policy.obs_to_tensor(observations())[0]).mean(1)
+    dqn = pytest.importorskip("tianshou.algorithm.modelfree.dqn")
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.env.atari.atari_network import DQNet, ScaledObsInputActionReprNet
+
+    network = ScaledObsInputActionReprNet(livelier(DQNet(c=4, h=84, w=84, action_shape=[18])))
+    policy = dqn.DiscreteQLearningPolicy(model=network, action_space=actions)
+    algorithm = dqn.DQN(policy=policy, optim=AdamOptimizerFactory(lr=1e-4), target_update_freq=5)
+    torch.save(algorithm.state_dict(), path)
+    with torch.no_grad():
+        return network(observations())[0]
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [("tianshou", "dqn"), ("sb3", "quantile"), *(("dopamine", kind) for kind in ("dqn", "c51", "quantile"))],
+)
+def test_agents_of_all_18_actions_are_taken_for_nothing_else(tmp_path, library, kind):
+    """18 is a multiple of the actions of many a game, and so is 18 times anything."""
+    expected = every_action_of(tmp_path / "x", library, kind)
+    for game in ("pong", "ms_pacman", "freeway"):
+        with pytest.raises(AgentImportError, match=f"18 outputs, but under .* {game} has .* --protocol machado2018"):
+            imported(tmp_path / "x", game)
+    agent, metadata = import_agent({"path": str(tmp_path / "x")}, "pong", "machado2018")
+    assert_same(agent, expected)
+    assert metadata["imported"]["readout"]["kind"] == {"dqn": "plain", "c51": "categorical"}.get(kind, "quantiles")
+
+
+def test_an_agent_of_a_game_with_more_actions(tmp_path):
+    for number, state in enumerate((cleanrl_state()[1], tianshou_algorithm("QR-DQN", True).state_dict())):
+        torch.save(state, tmp_path / f"{number}.pth")
+        with pytest.raises(AgentImportError, match="6 outputs, but under the protocol cleanrl freeway has the 3"):
+            imported(tmp_path / f"{number}.pth", "freeway")
+
+
+def test_other_numbers_of_quantiles_are_read_where_the_library_writes_them(tmp_path):
+    contrib = pytest.importorskip("sb3_contrib")
+    torch.manual_seed(0)
+    settings = {"policy_kwargs": {"n_quantiles": 50}, "device": "cpu"}
+    model = contrib.QRDQN("CnnPolicy", Screen(), buffer_size=2, **settings)
+    livelier(model.policy.quantile_net)
+    model.save(tmp_path / "model.zip")
+    agent, _, told = imported(tmp_path / "model.zip")
+    with torch.no_grad():
+        assert_same(agent, model.policy.quantile_net(model.policy.obs_to_tensor(observations())[0]).mean(1))
+    assert "50 quantiles an action: in the file's settings" in told
+    torch.save(model.policy.state_dict(), tmp_path / "policy.pth")  # which says no number
+    with pytest.raises(
+        AgentImportError, match=r"has 300 rows, which no agent of sb3 has .QR-DQN: 200 quantiles an act"
+    ):
+        imported(tmp_path / "policy.pth")
+
+
+def test_quantiles_as_many_as_c51_has_atoms(tmp_path):
+    algorithm = tianshou_algorithm("QR-DQN", True, num_quantiles=51)
+    from tianshou.data import Batch
+
+    torch.save(algorithm.state_dict(), tmp_path / "policy.pth")
+    agent, facts, told = imported(tmp_path / "policy.pth")
+    with torch.no_grad():
+        assert_same(agent, algorithm.policy.eval()(Batch(obs=observations(), info={})).logits.mean(2))
+    assert facts["agent"] == "QR-DQN"
+    assert "51 quantiles an action: in the file" in told
+    torch.save(algorithm.policy.state_dict(), tmp_path / "policy.pth")
+    with pytest.raises(AgentImportError, match=r"306 rows, .* C51: the file lacks support; QR-DQN: 200 quantiles"):
+        imported(tmp_path / "policy.pth")
+
+
+@pytest.mark.parametrize("library", ["cleanrl", "tianshou", "pfrl", "atari_agents"])
+def test_a_support_is_not_assumed_of_libraries_that_always_store_it(tmp_path, library):
+    if library == "cleanrl":
+        state, key = {"model_weights": cleanrl_state(6 * 51)[1]}, "atoms"
+    elif library == "tianshou":
+        state, key = tianshou_algorithm("C51", True).state_dict(), "policy.support"
+    elif library == "atari_agents":
+        state, key = prefixed("estimator_state.", AtariNet(6, True)), "estimator_state._AtariNet__support"
+    else:
+        state, key = prefixed("0.", trunk()), "1.z_values"
+        state = {f"0.layers.{n}.{part}": state[f"0.{2 * n}.{part}"] for n in range(3) for part in ("weight", "bias")}
+        state |= prefixed("0.output.", nn.Linear(3136, 512)) | prefixed("1.model.0.output.", nn.Linear(512, 306))
+    state.pop(key, None)
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(
+        AgentImportError, match=f"306 rows, which no agent of {library} has .*C51: the file lacks {key}"
+    ):
+        imported(tmp_path / "x.pt")
+
+
+def test_c51_with_other_atoms_is_no_qr_dqn(tmp_path):
+    dopamine_file(tmp_path / "ckpt.1", {"params": flax_parameters(6 * 21, same=True)})
+    expected = (
+        r"its output layer has 126 rows, which no agent of dopamine has .DQN: one row an action; C51 or Rainbow: "
+        r"51 atoms an action; QR-DQN: 200 quantiles an action; 1 to 18 actions.; say in a mapping what they are"
+    )
+    with pytest.raises(AgentImportError, match=expected) as refused:
+        imported(tmp_path / "ckpt.1")
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_a_file_says_of_its_rows_goes_before_what_is_usual(tmp_path):
+    """3 atoms for 6 actions are as many rows as there are actions in all."""
+    parameters = flax_parameters(18)
+    settings = {"v_min": -1, "v_max": 1, "n_atoms": 3}
+    (tmp_path / "c51").write_bytes(flax_msgpack({"model_weights": {"params": parameters}, "args": settings}))
+    agent, facts, _ = imported(tmp_path / "c51")
+    assert facts["agent"] == "C51"
+    rows = torch.from_numpy(flax_forward(parameters, observations(), same=False)).view(-1, 6, 3)
+    assert_same(agent, categorical(rows, torch.linspace(-1, 1, 3)))
+
+
 # Wrappers, precisions and what lies beside the weights
 
 
@@ -625,6 +792,15 @@ def test_bfloat16_in_flax(tmp_path):
         ({"params.LayerNorm_0.scale": (32,)}, "layer norms over channels at each position"),
         ({"network_params.params.Dense_0.kernel": (4, 4)}, "a Dopamine PPO"),
         ({"online_params.Conv_0.kernel": (8, 8, 4, 32), "online_params.Dense_0.kernel": (64, 7744)}, "an IQN"),
+        (  # from before flax's linen
+            {
+                "online_params.Conv_0.kernel": (8, 8, 4, 32),
+                "online_params.Dense_3.kernel": (64, 7744),
+                "online_params.Dense_4.kernel": (7744, 512),
+                "online_params.Dense_5.kernel": (512, 6),
+            },
+            "an IQN",
+        ),
     ],
     ids=str,
 )
@@ -652,6 +828,111 @@ def test_refusals_of_what_the_libraries_write(tmp_path):
         library("MlpPolicy", Memory(), device="cpu", **sizes).save(tmp_path / "x.zip")
         with pytest.raises(AgentImportError, match=r"no convolution beside it, says that this is a .* MlpPolicy"):
             imported(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_64_units_are_no_iqn(tmp_path, order):
+    parameters = flax_parameters()
+    parameters["Dense_0"] = weights(np.random.default_rng(0), {"kernel": (3136, 64), "bias": (64,)})
+    parameters["Dense_1"] = weights(np.random.default_rng(1), {"kernel": (64, 6), "bias": (6,)})
+    (tmp_path / "x").write_bytes(flax_msgpack({"params": dict(list(parameters.items())[::order])}))
+    with pytest.raises(
+        AgentImportError, match=r"such a network of other sizes .params.Dense_0 64, not 512.; a mapping"
+    ):
+        imported(tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["DQN", "QRDQN"])
+def test_value_networks_of_stable_baselines3_with_net_arch(tmp_path, kind):
+    """Their extra layer has ReLU, so what the refusal says is a mapping that fits."""
+    library = pytest.importorskip("stable_baselines3" if kind == "DQN" else "sb3_contrib")
+    torch.manual_seed(0)
+    settings = {"net_arch": [64]} | ({"n_quantiles": 50} if kind == "QRDQN" else {})
+    model = getattr(library, kind)("CnnPolicy", Screen(), buffer_size=2, device="cpu", policy_kwargs=settings)
+    net = "q_net" if kind == "DQN" else "quantile_net"
+    network = livelier(getattr(model.policy, net))
+    model.save(tmp_path / "x.zip")
+    told = (
+        rf"{net}.{net}.2.weight says .* whose net_arch has one more hidden layer, with ReLU .*: a mapping fits, with "
+        rf"the hidden layers {net}.features_extractor.linear.0 and {net}.{net}.0 and the output {net}.{net}.2"
+    )
+    with pytest.raises(AgentImportError, match=told) as refused:
+        imported(tmp_path / "x.zip")
+    assert len(str(refused.value).splitlines()) == 1
+    sizes = {0: (32, 8, 4), 2: (64, 4, 2), 4: (64, 3, 1)}
+    mapping = {
+        "input_divisor": 255,
+        "convolutions": [
+            {"key": f"{net}.features_extractor.cnn.{n}", "filters": filters, "kernel": kernel, "stride": stride}
+            for n, (filters, kernel, stride) in sizes.items()
+        ],
+        "hidden": [{"key": f"{net}.features_extractor.linear.0", "units": 512}, {"key": f"{net}.{net}.0", "units": 64}],
+        "output": f"{net}.{net}.2",
+        "ignore": [f"{net}_target."],
+    }
+    if kind == "QRDQN":
+        mapping["readout"] = {"kind": "quantiles", "quantiles": 50, "order": "quantile_major"}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    agent, _, _ = imported(tmp_path / "x.zip", mapping=str(tmp_path / "mapping.yaml"))
+    with torch.no_grad():
+        answer = network(model.policy.obs_to_tensor(observations())[0])
+    assert_same(agent, answer if kind == "DQN" else answer.mean(1))
+    settings["net_arch"] = [64, 64]
+    model = getattr(library, kind)("CnnPolicy", Screen(), buffer_size=2, device="cpu", policy_kwargs=settings)
+    model.save(tmp_path / "x.zip")
+    with pytest.raises(
+        AgentImportError, match="with net_arch: 3 hidden layers in all, and agents here have one or two"
+    ):
+        imported(tmp_path / "x.zip")
+
+
+def test_other_convolutions_are_not_taken_for_other_frames(tmp_path):
+    """pfrl's network of 2013, which a mapping fits."""
+    pfrl = pytest.importorskip("pfrl")
+    torch.manual_seed(0)
+    network = livelier(nn.Sequential(pfrl.nn.SmallAtariCNN(), nn.Linear(256, 6)))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(AgentImportError) as refused:
+        imported(tmp_path / "model.pt")
+    assert str(refused.value).splitlines()[-1].strip() == (
+        "its convolutions are others than expected (no 0.layers.2); a mapping that says so fits, if its frames were "
+        "84x84"
+    )
+    mapping = {
+        "input_divisor": 255,
+        "convolutions": [
+            {"key": "0.layers.0", "filters": 16, "kernel": 8, "stride": 4},
+            {"key": "0.layers.1", "filters": 32, "kernel": 4, "stride": 2},
+        ],
+        "hidden": [{"key": "0.output", "units": 256}],
+        "output": "1",
+    }
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(mapping))
+    assert_same(imported(tmp_path / "model.pt", mapping=str(tmp_path / "mapping.yaml"))[0], network(pixels()))
+
+
+def test_kaixhins_smaller_network_is_not_taken_for_other_frames(tmp_path):
+    """Of its option ``data-efficient``."""
+    state = prefixed("convs.", nn.Sequential(nn.Conv2d(4, 32, 5, 5), nn.ReLU(), nn.Conv2d(32, 64, 5, 5)))
+    for name, size in {"h_v": (576, 256), "h_a": (576, 256), "z_v": (256, 51), "z_a": (256, 306)}.items():
+        state |= prefixed(f"fc_{name}.", Noisy(*size))
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(AgentImportError, match=r"expected .convs.0 5x5, not 8x8; convs.2 5x5, not 4x4; no convs.4."):
+        imported(tmp_path / "model.pth")
+    _, state = cleanrl_state()
+    state |= prefixed("network.6.", nn.Conv2d(64, 64, 3)) | {"network.7.weight": torch.zeros(512, 1600)}
+    torch.save(state, tmp_path / "model.pth")
+    with pytest.raises(AgentImportError, match=r"convolutions are others than expected .network.6 too.; a mapping"):
+        imported(tmp_path / "model.pth")
+
+
+def test_a_mapping_with_another_number_of_quantiles_is_told_so(tmp_path):
+    model = nn.Sequential(*trunk(), nn.Linear(3136, 512), nn.ReLU(), nn.Linear(512, 42))
+    torch.save(prefixed("m.", model), tmp_path / "x.pt")
+    changes = {"readout": {"kind": "quantiles", "quantiles": 200}}
+    (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes))
+    with pytest.raises(AgentImportError, match="output layer has 42 rows, which is no multiple of 200 quantiles"):
+        imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
 
 
 def test_a_network_of_other_sizes_is_sent_to_a_mapping_which_fits(tmp_path):
@@ -743,9 +1024,9 @@ MAPPING = {
     [
         ({"outputs": "logits"}, 1, Readout("logits"), lambda rows: rows[..., 0]),
         ({"outputs": "logits", "acting": "sample"}, 1, SAMPLED, lambda rows: rows[..., 0]),
-        ({"readout": {"kind": "quantiles"}}, 7, Readout(), lambda rows: rows.mean(2)),
+        ({"readout": {"kind": "quantiles", "quantiles": 7}}, 7, Readout(), lambda rows: rows.mean(2)),
         (
-            {"readout": {"kind": "quantiles", "order": "quantile_major"}},
+            {"readout": {"kind": "quantiles", "order": "quantile_major", "quantiles": 7}},
             7,
             Readout(),
             lambda rows: rows.reshape(3, 7, 6).mean(1),
@@ -768,7 +1049,10 @@ def test_mappings(tmp_path, changes, width, readout, expected, order):
     state = prefixed("m.", model) | {"a.b.noise": torch.zeros(3), "old.x": torch.zeros(2)}
     torch.save(state | ({"z": ATOMS} if width == 51 else {}), tmp_path / "x.pt")
     (tmp_path / "mapping.yaml").write_text(yaml.safe_dump(MAPPING | changes | ({"actions": order} if order else {})))
-    agent, _, _ = imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    agent, _, told = imported(tmp_path / "x.pt", mapping=str(tmp_path / "mapping.yaml"))
+    assert "NOT in the file" not in told
+    assert ("7 quantiles an action: as the mapping says" in told) == ("quantiles" in str(changes))
+    assert ("7 atoms: as the mapping says" in told) == ("lowest" in str(changes))
     answer = expected(model(pixels()).view(3, 6, width))
     assert_same(agent, answer.flip(1) if order else answer)
     assert agent.readouts["pong"] == readout
@@ -778,10 +1062,18 @@ def test_mappings(tmp_path, changes, width, readout, expected, order):
     ("changes", "message"),
     [
         ({"acting": "sample"}, "acting: sample needs outputs: logits"),
-        ({"outputs": "logits", "readout": {"kind": "quantiles"}}, "logits do not go with readout: quantiles"),
+        (
+            {"outputs": "logits", "readout": {"kind": "quantiles", "quantiles": 7}},
+            "logits do not go with readout: quantiles",
+        ),
+        ({"readout": {"kind": "quantiles"}}, "readout: quantiles needs `quantiles`, how many an action has"),
+        ({"readout": {"kind": "plain", "quantiles": 7}}, "`order` and `quantiles` belong to readout: quantiles"),
         ({"readout": {"kind": "categorical"}}, "`support`, the key of a tensor or"),
         ({"readout": {"kind": "plain", "support": "z"}}, "`support`, the key of a tensor or"),
-        ({"readout": {"kind": "plain", "order": "quantile_major"}}, "`order` belongs to readout: quantiles"),
+        (
+            {"readout": {"kind": "plain", "order": "quantile_major"}},
+            "`order` and `quantiles` belong to readout: quantiles",
+        ),
         ({"readout": {"kind": "iqn"}}, "readout.kind: 'iqn' is not allowed; allowed: plain, quantiles, categorical"),
         (
             {"readout": {"kind": "categorical", "support": {"lowest": 1, "highest": 0, "atoms": 3}}},

@@ -56,6 +56,17 @@ def refusal(check, *arguments):
     return str(caught.value)
 
 
+def test_what_lies_beside_snapshots_is_none(tmp_path):
+    kept = ["100_checkpoint", "20_model.zip", "pong_v5_3.cleanrl_model", "ckpt.7"]
+    beside = ["100_checkpoint.replay.pkl", "0.monitor.csv", "events.out.tfevents.1700000000.host.1.0", ".ckpt.8"]
+    beside += ["rl_model_replay_buffer_8_steps.pkl", "rl_model_vecnormalize_8_steps.pkl", "rl-video-step-900.mp4"]
+    for name in (*kept, *beside, "notes"):
+        (tmp_path / name).touch()
+    assert [path.name for _, path in sources.snapshots(tmp_path)] == [kept[2], kept[3], kept[1], kept[0]]
+    (tmp_path / "model.pt").touch()
+    assert sources.snapshots(tmp_path) == []
+
+
 def test_good_sources_pass(agent, reference):
     check_source("pong", "train", "paper2015")
     check_source("pong", "reference", "paper2015")

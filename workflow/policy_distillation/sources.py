@@ -35,6 +35,14 @@ Source = str | Mapping[str, Any]
 """``train``, ``reference``, the path of an agent, or where another library's agent lies: see config.schema.yaml."""
 
 
+BESIDE_SNAPSHOTS = re.compile(
+    r"replay_buffer|vecnormalize|\.replay\.pkl$"  # Stable-Baselines3, pfrl
+    r"|sentinel|_ckpt\.[0-9]+\.gz$"  # Dopamine: this one is complete; parts of a replay memory
+    r"|tfevents|\.(csv|gif|html|json|log|md|mp4|npz|png|txt|ya?ml)$"
+)
+"""Names of what lies beside snapshots with the same numbers, and is no agent."""
+
+
 class SourceError(ValueError):
     """A teacher that cannot be used. The message is one line for the user."""
 
@@ -55,12 +63,14 @@ def has_snapshots(source: Source) -> bool:
 
 
 def snapshots(folder: Path) -> list[tuple[int, Path]]:
-    """The snapshots in a folder, by the last number in their names: steps or frames. None in the folder of one agent
-    (pfrl's, with its ``model.pt``), nor in a file."""
+    """The snapshots in a folder, by the last number in their names, endings aside: steps, frames or iterations. None in
+    the folder of one agent (pfrl's, with its ``model.pt``), nor in a file."""
     if not folder.is_dir() or (folder / "model.pt").exists():
         return []
-    numbers = {path: re.findall(r"[0-9]+", path.stem) for path in sorted(folder.iterdir())}
-    return sorted((int(found[-1]), path) for path, found in numbers.items() if found and not path.name.startswith("."))
+    numbers = {path: re.findall(r"[0-9]+", path.stem) for path in folder.iterdir()}
+    numbers |= {path: [path.suffix[1:]] for path in numbers if re.fullmatch(r"\.[0-9]+", path.suffix)}  # ckpt.199
+    beside = {path for path in numbers if path.name.startswith(".") or BESIDE_SNAPSHOTS.search(path.name)}
+    return sorted((int(found[-1]), path) for path, found in numbers.items() if found and path not in beside)
 
 
 def snapshot(folder: Path, share: float) -> Path:

@@ -18,7 +18,7 @@ from .declarations import Declaration
 from .folding import build_agent
 from .libraries import LIBRARIES, SCALING_WRAPPER
 from .mappings import read_declaration
-from .recognition import Recognised, recognise, resolve_support, tidy
+from .recognition import Recognised, recognise, resolve_head, tidy
 from .refusals import check_tensors
 
 
@@ -57,15 +57,15 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
         path = snapshot(path, 1.0)
     content = read_tensors(path)
     try:
-        found, ids = _recognise(content, source, game, protocol)
+        found, ids = _recognise(content, source)
         declaration = _overridden(found.declaration, source)
         trained_under = LIBRARIES[found.library].protocol if found.library in LIBRARIES else None
         name = protocol or trained_under or "paper2015"
         emulator_ids = action_ids(game, PROTOCOLS[name])
         rows = declaration.rows(found.tensors)
-        width = declaration.head.width(rows or 0, len(ids or emulator_ids))
+        width = declaration.head.width
         actions = len(ids or emulator_ids) if ids or rows is None or rows % width else rows // width
-        check_tensors(declaration, found.tensors, actions, width)
+        check_tensors(declaration, found.tensors, actions)
         order = _order(ids, emulator_ids, actions, game, name)
         agent = build_agent(declaration, found.tensors, game, emulator_ids, order)
     except AgentImportError as error:
@@ -100,21 +100,19 @@ def import_snapshots(
         yield import_agent({**source, "path": str(path)}, game, protocol)
 
 
-def _recognise(
-    content: Content, source: Mapping[str, Any], game: str, protocol: str | None
-) -> tuple[Recognised, list[int] | None]:
+def _recognise(content: Content, source: Mapping[str, Any]) -> tuple[Recognised, list[int] | None]:
     """What the file holds, and the ALE ids of its outputs where source or mapping say."""
     ids: list[int] | None = source.get("actions")
     if source.get("mapping"):
         declaration, declared_ids = read_declaration(Path(source["mapping"]))
         named_as_they_are = set(declaration.shapes(1)) <= set(content.tensors)
         tensors, notes = (content.tensors, []) if named_as_they_are else tidy(content)
-        declaration = resolve_support(declaration, tensors, content)
+        declaration = resolve_head(declaration, tensors, content, "as the mapping says")
+        if declaration.head.kind == "categorical" and declaration.head.support is None:
+            raise AgentImportError(f"the file lacks its support, {declaration.head.support_key}")
         declaration = replace(declaration, notes=(*declaration.notes, *notes))
         return Recognised("mapping", declaration, tensors), ids or declared_ids
-    library = source.get("from")
-    name = protocol or (LIBRARIES[library].protocol if library else "paper2015")
-    return recognise(content, len(ids or action_ids(game, PROTOCOLS[name])), library), ids
+    return recognise(content, source.get("from")), ids
 
 
 def _overridden(declaration: Declaration, source: Mapping[str, Any]) -> Declaration:

@@ -18,8 +18,12 @@ from ..networks import Network, Padding
 from ..readouts import Acting, Outputs, Readout, Support
 from .containers import AgentImportError, Tensors
 
+DIVISORS = (1e-6, 1e6)
+"""The smallest and the largest that weights of 32 bits bear."""
 WEIGHT = {"torch": "weight", "flax": "kernel"}
 """What each layout calls a layer's matrix."""
+USUAL_ATOMS, USUAL_QUANTILES = 51, 200
+"""Of Bellemare et al. 2017 and Dabney et al. 2018; nearly everybody took them over."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,33 @@ class Head:
     order: Literal["action_major", "quantile_major"] = "action_major"
     """Whether rows beside each other belong to one action or to one quantile."""
     support: Support | None = None
-    """Of ``categorical``, where the file does not hold it."""
+    """Of ``categorical``, where the file does not hold it; None: it always does."""
     support_key: str | None = None
     """The tensor that holds the support, where the file has one."""
     support_settings: str | None = None
     """Beginning of the names of plain values ``v_min``, ``v_max`` and ``n_atoms``, where the file has those."""
+    quantiles: int = USUAL_QUANTILES
+    """An action's, of ``quantiles``, where the file does not say."""
+    quantiles_key: str | None = None
+    """A tensor with a number for each quantile, where the file has one."""
+    quantiles_fact: str | None = None
+    """The fact in :class:`~.containers.Content` that says how many there are, where the file does."""
+    stated: bool = False
+    """Whether support or quantiles are the file's own; see :func:`recognition.resolve_head`."""
 
-    def width(self, rows: int, actions: int) -> int:
-        """Rows an action, of ``rows`` for about ``actions``."""
+    @property
+    def width(self) -> int:
+        """Rows an action."""
         if self.kind == "plain":
             return 1
-        if self.kind == "categorical":
-            assert self.support is not None  # libraries.resolve
-            return self.support.atoms
-        return max(1, rows // actions)
+        if self.kind == "quantiles":
+            return self.quantiles
+        return self.support.atoms if self.support else USUAL_ATOMS
+
+    @property
+    def unit(self) -> str:
+        """What an action's rows are."""
+        return {"plain": "rows", "quantiles": "quantiles", "categorical": "atoms"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,23 @@ class Declaration:
             raise AgentImportError(f"outputs: logits do not go with readout: {self.head.kind}, which gives values")
         if duelling and self.head.kind == "quantiles":
             raise AgentImportError("quantiles of a duelling network cannot be read")
+        for name, stream in (("value", self.value), ("advantage", self.advantage)):
+            if stream and stream.reads:
+                self._check_reads(name, stream, stream.reads)
+        lowest, highest = DIVISORS
+        if self.input_divisor is not None and not lowest <= self.input_divisor <= highest:
+            raise AgentImportError(f"input_divisor {self.input_divisor:g}; allowed: {lowest:g} to {highest:g}")
         Readout(self.outputs, self.acting)  # raises ValueError
+
+    def _check_reads(self, name: str, stream: Stream, reads: tuple[int, int]) -> None:
+        """A stream without a hidden layer of its own may read a part of the one before it."""
+        if stream.hidden:
+            raise AgentImportError(
+                f"`{name}`: `reads` is for a stream without `hidden`, which reads all units before it"
+            )
+        units = self.hidden[-1].units
+        if not 0 <= reads[0] < reads[1] <= units:
+            raise AgentImportError(f"`{name}`: reads {list(reads)} of {units} units; allowed: from 0, up to {units}")
 
     @property
     def readout(self) -> Readout:
@@ -136,9 +169,9 @@ class Declaration:
             padding=self.padding,
         )
 
-    def shapes(self, actions: int, width: int = 1) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor that the file must hold; ``width``: rows an action of the output layer."""
-        network, flax = self.network, self.layout == "flax"
+    def shapes(self, actions: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor that the file must hold."""
+        network, flax, width = self.network, self.layout == "flax", self.head.width
         shapes: dict[str, tuple[int, ...]] = {}
         inputs = STACK
         for layer in self.convolutions:

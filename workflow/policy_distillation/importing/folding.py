@@ -34,9 +34,7 @@ def build_agent(
         )
     layers = _dense_layers(declaration, tensors)
     weight, bias = layers.pop()
-    rows = declaration.rows(tensors)
-    assert rows is not None  # check_tensors
-    layers.append(_output_layer(declaration, weight, bias, declaration.head.width(rows, len(order)), order))
+    layers.append(_output_layer(declaration, weight, bias, order))
     named = {
         f"conv{number}": _convolution(declaration, tensors, layer.key)
         for number, layer in enumerate(declaration.convolutions, start=1)
@@ -118,11 +116,10 @@ def _output_layer(
     declaration: Declaration,
     weight: NDArray[np.floating[Any]],
     bias: NDArray[np.floating[Any]],
-    width: int,
     order: Sequence[int],
 ) -> Layer:
     """Its rows in the order of the agent's actions; of quantiles their mean."""
-    rows = []
+    rows, width = [], declaration.head.width
     for array in (weight, bias):
         if declaration.head.order == "quantile_major":
             by_action = np.moveaxis(array.reshape(width, -1, *array.shape[1:]), 1, 0)

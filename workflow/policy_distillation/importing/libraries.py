@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..readouts import Support
-from .declarations import Convolution, Declaration, Dense, Head, Stream
+from .declarations import USUAL_ATOMS, Convolution, Declaration, Dense, Head, Stream
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,21 @@ class Library:
     """Its agents, and the names that its versions gave the same network."""
 
 
-C51 = Support(-10.0, 10.0, 51)
+C51 = Support(-10.0, 10.0, USUAL_ATOMS)
 """The support of Bellemare et al. 2017, which nearly everybody took over."""
 POLICY: dict[str, Any] = {"outputs": "logits", "acting": "sample"}
 """Actor-critic agents are sampled on Atari."""
-QUANTILES: dict[str, Any] = {"kind": "QR-DQN", "head": Head("quantiles")}
+QUANTILES: dict[str, Any] = {"kind": "QR-DQN", "head": Head("quantiles", quantiles_key="tau_hat")}
+"""``tau_hat`` is tianshou's; Dopamine's files do not say how many there are."""
 NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 
 
 def categorical(kind: str, key: str | None = None, settings: str | None = None) -> dict[str, Any]:
-    """A read-out over 51 atoms, whose support the file may hold under ``key`` or describe among its ``settings``."""
-    return {"kind": kind, "head": Head("categorical", support=C51, support_key=key, support_settings=settings)}
+    """A read-out over atoms, whose support the file holds under ``key``. A library that stores it always does, and a
+    file without it is of another kind; of one that does not, the usual support is taken, unless ``settings`` in the
+    file describe another."""
+    support = None if key else C51
+    return {"kind": kind, "head": Head("categorical", support=support, support_key=key, support_settings=settings)}
 
 
 def nature(convolutions: Sequence[str], hidden: str | None, output: str | None, **changes: Any) -> Declaration:
@@ -67,7 +71,7 @@ def _sb3() -> tuple[Declaration, ...]:
             "quantile_net.features_extractor.",
             "quantile_net.quantile_net.0",
             kind="QR-DQN",
-            head=Head("quantiles", "quantile_major"),
+            head=Head("quantiles", "quantile_major", quantiles_fact="n_quantiles"),
             ignore=("quantile_net_target.",),
         ),
     )

@@ -65,8 +65,12 @@ def _head(entry: Mapping[str, Any]) -> Head:
         raise AgentImportError(
             "`support`, the key of a tensor or lowest, highest and atoms, belongs to readout: categorical"
         )
-    if kind != "quantiles" and "order" in entry:
-        raise AgentImportError("`order` belongs to readout: quantiles")
+    if kind != "quantiles" and {"order", "quantiles"} & set(entry):
+        raise AgentImportError("`order` and `quantiles` belong to readout: quantiles")
+    if kind == "quantiles":
+        if "quantiles" not in entry:
+            raise AgentImportError("readout: quantiles needs `quantiles`, how many an action has, such as 200")
+        return Head(kind, entry.get("order", "action_major"), quantiles=entry["quantiles"])
     if isinstance(support, str):
         return Head(kind, support_key=support)
-    return Head(kind, entry.get("order", "action_major"), Support(**support) if support else None)
+    return Head(kind, support=Support(**support) if support else None)

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .pickle_limits import check_pickle
+
 
 class ForbiddenGlobal(ValueError):
     """The pickle asks for a name that is not needed to hold arrays."""
@@ -51,6 +53,10 @@ class DType:
         self.order = str(state[1])
 
 
+SIZES = {"bfloat16": 2, "f2": 2, "f4": 4, "f8": 8}
+"""Bytes of a number, by the codes of the types that weights have."""
+
+
 class Array:
     """What a pickled ``numpy.ndarray`` says; memory is asked for only once its sizes are known to fit its bytes."""
 
@@ -62,9 +68,21 @@ class Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.state = state[-4:]  # version, which old pickles lack, then shape, dtype, Fortran order, bytes
 
-    def value(self) -> NDArray[Any] | None:
-        """The array; None for one of integers, objects or records, which hold no weights."""
+    @property
+    def numbers(self) -> int:
+        """How many :meth:`value` holds; 0 for an array of integers, objects or records, which hold no weights."""
         if self.state is None:
+            return 0
+        _, dtype, _, content = self.state
+        if not isinstance(dtype, DType) or dtype.code not in SIZES:
+            return 0
+        if not isinstance(content, bytes | bytearray):
+            raise ValueError("a damaged array")
+        return len(content) // SIZES[dtype.code]
+
+    def value(self) -> NDArray[np.float32] | None:
+        """The array; None where it holds no :attr:`numbers`."""
+        if not self.numbers or self.state is None:
             return None
         shape, dtype, fortran, content = self.state
         return _array(content, dtype, shape, "F" if fortran else "C")
@@ -115,16 +133,12 @@ class _Unpickler(pickle._Unpickler):  # the one in Python: C's asks for memory b
 
 
 def unpickle_arrays(data: bytes) -> Any:
-    """The pickled tree with numpy arrays as leaves. Raises ForbiddenGlobal, or whatever damaged bytes lead to."""
-    return _materialise(_Unpickler(io.BytesIO(data)).load())
+    """The pickled tree, with :class:`Array` as its leaves.
 
-
-def _materialise(tree: Any, depth: int = 0) -> Any:
-    if isinstance(tree, Array):
-        return tree.value()
-    if isinstance(tree, dict) and depth <= 20:
-        return {key: _materialise(value, depth + 1) for key, value in tree.items()}
-    return None
+    Raises LargePickle, ForbiddenGlobal, or whatever damaged bytes lead to.
+    """
+    check_pickle(io.BytesIO(data))
+    return _Unpickler(io.BytesIO(data)).load()
 
 
 def widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
@@ -132,10 +146,8 @@ def widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
-def _array(content: object, dtype: object, shape: object, order: str) -> NDArray[Any] | None:
-    if not isinstance(dtype, DType) or dtype.code not in ("bfloat16", "f2", "f4", "f8"):
-        return None
-    if not isinstance(content, bytes | bytearray) or not isinstance(shape, tuple):
+def _array(content: bytes | bytearray, dtype: DType, shape: object, order: str) -> NDArray[np.float32]:
+    if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
         raise ValueError("a damaged array")
     code = "u2" if dtype.code == "bfloat16" else dtype.code
     read = np.frombuffer(content, np.dtype(code).newbyteorder(">" if dtype.order == ">" else "<"))

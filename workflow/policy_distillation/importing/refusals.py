@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from .containers import AgentImportError, Tensors
 from .declarations import WEIGHT, Declaration
 
 MLP = r"^(mlp_extractor\.policy_net|(q_net\.q_net|quantile_net\.quantile_net)\.\d+|action_net)\."
+NET_ARCH = r"(?:^|\.)(q_net\.q_net|quantile_net\.quantile_net)\.([0-9]{1,4})(?<!\.0)\.weight$"
 LISTED = 12
 """Lines of each kind in a report."""
 FOUR_FRAMES = "it remembers what it saw before; agents here see four frames and nothing else"
@@ -66,20 +67,46 @@ def refuse_known(tensors: Tensors) -> None:
                 f"{name[:100]} {tensor.shape} says that this is a network with layer norms that weigh every position, "
                 f"such as CleanRL's PQN; agents here know layer norms with a weight for each channel"
             )
-        if name.endswith("Dense_0.kernel") and len(tensor) == 64 and "Conv_0" in " ".join(tensors):
+    _refuse_iqn_of_flax(tensors)
+    _refuse_net_arch(tensors)
+
+
+def _refuse_iqn_of_flax(tensors: Tensors) -> None:
+    """Its first dense layer reads 64 cosines of a quantile fraction and not the convolutions."""
+    first: dict[str, int] = {}
+    for name in tensors:
+        found = re.fullmatch(r"(.*?)Dense_([0-9]{1,4})\.kernel", name)
+        if found and f"{found[1]}Conv_0.kernel" in tensors:
+            first[found[1]] = min(first.get(found[1], 9999), int(found[2]))
+    for prefix, number in first.items():
+        name = f"{prefix}Dense_{number}.kernel"
+        if name in tensors and tensors[name].ndim == 2 and len(tensors[name]) == 64:
             raise AgentImportError(
-                f"{name[:100]} {tensor.shape} says that this is an IQN: its values are sampled at random quantile "
-                f"fractions, which no plain network computes"
+                f"{name[:100]} {tensors[name].shape} says that this is an IQN: its values are sampled at random "
+                f"quantile fractions, which no plain network computes"
             )
 
 
-def check_tensors(declaration: Declaration, tensors: Tensors, actions: int, width: int = 1) -> None:
-    """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers.
+def _refuse_net_arch(tensors: Tensors) -> None:
+    """Value networks of Stable-Baselines3 whose owner gave them more hidden layers."""
+    found = sorted(filter(None, (re.search(NET_ARCH, name) for name in tensors)), key=lambda match: int(match[2]))
+    if not found:
+        return
+    prefix, last = found[-1][1], int(found[-1][2])
+    reason = f"with net_arch: {last // 2 + 1} hidden layers in all, and agents here have one or two"
+    if last == 2:
+        trunk = f"{prefix.partition('.')[0]}.features_extractor.linear.0"
+        readout = ", readout quantiles in quantile_major order" if prefix.startswith("quantile") else ""
+        reason = (
+            f"whose net_arch has one more hidden layer, with ReLU unless activation_fn says otherwise: a mapping fits, "
+            f"with the hidden layers {trunk} and {prefix}.0 and the output {prefix}.2{readout} (docs/importing.md)"
+        )
+    raise AgentImportError(f"{prefix}.{last}.weight says that this is a Stable-Baselines3 policy {reason}")
 
-    Args:
-        width: rows an action of the output layer.
-    """
-    expected = declaration.shapes(actions, width)
+
+def check_tensors(declaration: Declaration, tensors: Tensors, actions: int) -> None:
+    """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers."""
+    expected = declaration.shapes(actions)
     found = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim and not declaration.ignores(name)}
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in tensors]
     extra = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
@@ -105,6 +132,9 @@ def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tup
     """What shapes say of a network, and of the observations that it was made for."""
     flax, weight = declaration.layout == "flax", WEIGHT[declaration.layout]
     reasons: list[str] = []
+    rows, width = declaration.rows(tensors), declaration.head.width
+    if rows is not None and rows % width:
+        reasons.append(f"its output layer has {rows} rows, which is no multiple of {width} {declaration.head.unit}")
     first, last = (f"{declaration.convolutions[number].key}.{weight}" for number in (0, -1))
     if first in tensors and tensors[first].ndim == 4:
         channels = tensors[first].shape[2 if flax else 1]
@@ -116,7 +146,13 @@ def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tup
         have, need = (shape[0 if flax else 1] for shape in (tensors[dense].shape, expected[dense]))
         if last in tensors and tensors[last].ndim == 4:  # of as many filters as it has
             need = need // declaration.convolutions[-1].filters * tensors[last].shape[3 if flax else 0]
-        if have != need:
+        others = _other_convolutions(declaration, tensors, expected)
+        if have != need and others:
+            reasons.append(
+                f"its convolutions are others than expected ({others}); a mapping that says so fits, if its frames "
+                f"were 84x84"
+            )
+        elif have != need:
             reasons.append(
                 f"its first dense layer reads {have} numbers, not {need}: its frames were not 84x84, "
                 f"or its convolutions are {'not ' if declaration.padding == 'same' else ''}padded"
@@ -132,3 +168,22 @@ def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tup
             f"(docs/importing.md)"
         )
     return reasons
+
+
+def _other_convolutions(declaration: Declaration, tensors: Tensors, expected: Mapping[str, object]) -> str:
+    """How those in the file differ from those declared: one is missing, has another kernel, or is there in addition."""
+    flax, weight = declaration.layout == "flax", WEIGHT[declaration.layout]
+    told = []
+    for layer in declaration.convolutions:
+        tensor = tensors.get(f"{layer.key}.{weight}")
+        kernel = () if tensor is None or tensor.ndim != 4 else tensor.shape[:2] if flax else tensor.shape[2:]
+        if tensor is None:
+            told.append(f"no {layer.key}")
+        elif kernel != (layer.kernel, layer.kernel):
+            told.append(f"{layer.key} {'x'.join(map(str, kernel)) or 'is none'}, not {layer.kernel}x{layer.kernel}")
+    told += [
+        f"{name.removesuffix(f'.{weight}')} too"
+        for name, tensor in tensors.items()
+        if tensor.ndim == 4 and name not in expected and not declaration.ignores(name)
+    ]
+    return "; ".join(told[:LISTED])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from .pickle_limits import check_pickle
 from .pickles import ForbiddenGlobal, Inert
 
 OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -38,14 +39,33 @@ def unpacked_size(archive: zipfile.ZipFile) -> int:
     return sum(info.file_size for info in archive.infolist())
 
 
-def load_torch(data: bytes) -> Any:
-    """What torch.save was given. Raises ForbiddenGlobal with the name of what the file wants built, or whatever
-    damaged bytes lead to. The size of what a zip unpacks to is to be known before."""
+def load_torch(data: bytes) -> tuple[Any, int]:
+    """What torch.save was given, and how many bytes of tensors there can be in the file: of those of an older one torch
+    allocates as many as it claims.
+
+    Raises ForbiddenGlobal with the name of what the file wants built, or whatever damaged bytes lead to. The size of
+    what a zip unpacks to is to be known before.
+    """
+    held = _check_pickles(data)
     try:
         with torch.serialization.safe_globals([(Inert, name) for name in FORGOTTEN]):
-            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), held
     except pickle.UnpicklingError as error:
         raise ForbiddenGlobal(_reason(str(error))) from None
+
+
+def _check_pickles(data: bytes) -> int:
+    """Bytes that the file holds, once it is known that its pickles make something bearable."""
+    if data.startswith(OLD_TORCH):
+        file = io.BytesIO(data)
+        for _ in range(5):  # a number, a version, the system, the tree, the names of its storages
+            check_pickle(file)
+        return len(data)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist():  # of several with the name, in whatever case, torch may take any
+            if member.filename.lower().endswith("data.pkl"):
+                check_pickle(io.BytesIO(archive.read(member)))
+        return unpacked_size(archive)
 
 
 def _reason(message: str) -> str:
