@@ -97,7 +97,7 @@ def output(copy: Checkout) -> str:
 
 
 def wait_for(sign: Callable[[], object], process: subprocess.Popen[bytes], copy: Checkout) -> None:
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 900
     while not sign():
         assert process.poll() is None, output(copy)[-4000:]
         assert time.monotonic() < deadline, output(copy)[-4000:]

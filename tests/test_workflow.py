@@ -519,7 +519,7 @@ def test_machine_settings_rerun_nothing(finished: Checkout) -> None:
 def kill_when(copy: Checkout, files: tuple[str, ...], ready: Callable[[], bool]) -> None:
     """Start the workflow, wait for a sign that a job is in the middle of its work, and SIGKILL every process of it."""
     process = copy.start(*files, "--", "all")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     try:
         while not ready():
             assert process.poll() is None, (copy.folder / "snakemake.out").read_text()[-3000:]
