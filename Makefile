@@ -23,7 +23,7 @@ check: lint peers
 	python -m pytest -n 2 --dist loadgroup -m "not workflow"
 
 test: lint peers
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist loadgroup --durations 15 --durations-min 20
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete
