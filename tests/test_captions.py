@@ -51,9 +51,11 @@ def test_a_caption_speaks_of_its_own_experiment(name: str) -> None:
 
 
 def test_the_introduction_says_how_many_episodes_of_which_game() -> None:
-    assert "returns of 128 episodes with epsilon 0.05. The" in caption("workflow", config=CONFIG)
+    assert "returns of 128 episodes with epsilon 0.05, except of policies that are sampled. The" in caption(
+        "workflow", config=CONFIG
+    )
     games = {"qbert": {"episodes": 256}, "pong": {"episodes": 64}}
     config = merge(CONFIG, {"evaluation": {"games": games, "starts": "teacher"}})
     text = caption("workflow", config=config)
-    assert "returns of 128 episodes (qbert: 256, pong: 64) with epsilon 0.05." in text
+    assert "returns of 128 episodes (qbert: 256, pong: 64) with epsilon 0.05, " in text
     assert text.endswith("up to 30 no-ops, or where the teacher left off.")

@@ -49,9 +49,7 @@ def remarks(
         found.append(f"Students that act otherwise than their teacher (acting): {_some(otherwise)}.")
     if fixed:
         (other,) = TEMPERATURES.keys() - {against}
-        found.append(
-            f"{against} changes nothing on {_some(sorted(fixed))}: {other} divides its outputs."
-        )
+        found.append(f"{against} changes nothing on {_some(sorted(fixed))}: {other} divides its outputs.")
     if stale:
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
     for what, commits in {
