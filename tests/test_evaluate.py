@@ -151,8 +151,6 @@ def test_only_what_the_agent_earns_after_a_teachers_start_counts(scripted):
 @pytest.fixture
 def two_threads():
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
 
 
 LENGTHS = (2, 20, 5, 2, 20, 5, 2, 20, 1, 1, 1, 1, 1, 1, 1, 3)
@@ -192,7 +190,6 @@ def test_scores_do_not_depend_on_the_number_of_threads(short):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         played.append(play_episodes(agent, "qbert", short, Evaluation(48, 48, 0.3), seed=1))
-    torch.set_num_threads(1)
     assert played[0] == played[1] == played[2]
     assert len({episode.seed for episode in played[0]}) == 48
 

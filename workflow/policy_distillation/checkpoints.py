@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .files import atomic_path, strict_json
 from .networks import Agent, Network
-from .readouts import Readout
+from .readouts import MOST_ACTIONS, Readout
 
 FORMAT = "policy_distillation.agent/1"
 KEY = "policy_distillation"
@@ -99,8 +99,8 @@ def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Ag
             raise ValueError(f"impossible layer sizes {widths[:20]}")
         if network.padding not in ("valid", "same"):
             raise ValueError(f"unknown padding {network.padding!r}")
-        if not actions or not all(0 < len(ids) <= 18 for ids in actions.values()):
-            raise ValueError("every game needs 1 to 18 actions")
+        if not actions or not all(0 < len(ids) <= MOST_ACTIONS for ids in actions.values()):
+            raise ValueError(f"every game needs 1 to {MOST_ACTIONS} actions")
         readouts = _readouts(metadata.get("readouts", {}), actions)
         with safetensors.safe_open(path, "pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118

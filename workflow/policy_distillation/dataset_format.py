@@ -38,7 +38,7 @@ import h5py
 import numpy as np
 
 from .atari import SIDE, STACK
-from .readouts import Readout
+from .readouts import MOST_ACTIONS, Readout
 
 VERSIONS = (1, 2)
 """Those that can be read; the last is written."""
@@ -134,8 +134,8 @@ def _verify(file: h5py.File, version: int, size: int) -> None:
     """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says."""
     attributes = file.attrs
     ids = np.asarray(attributes["action_ids"])
-    _require(ids.ndim == 1 and ids.dtype.kind in "iu" and 0 < len(ids) <= 18, "action_ids", ids.shape)
-    _require(((ids >= 0) & (ids < 18)).all(), "action_ids", ids.tolist())
+    _require(ids.ndim == 1 and ids.dtype.kind in "iu" and 0 < len(ids) <= MOST_ACTIONS, "action_ids", ids.shape)
+    _require(((ids >= 0) & (ids < MOST_ACTIONS)).all(), "action_ids", ids.tolist())
     _require(re.fullmatch(r"[a-z0-9_]{1,64}", str(attributes["game"])) is not None, "game", attributes["game"])
     _require(re.fullmatch(r"[0-9a-f]{64}", str(attributes["teacher"])) is not None, "teacher", attributes["teacher"])
     read_readout(attributes)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 Outputs = Literal["q_values", "logits"]
 Acting = Literal["epsilon_greedy", "sample"]
 MOST_ATOMS = 1024
+MOST_ACTIONS = 18
+"""Of the emulator."""
 
 
 @dataclass(frozen=True)

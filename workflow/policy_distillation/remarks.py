@@ -38,13 +38,14 @@ def remarks(
     if sampled:
         found.append(f"The teachers' policies are sampled, without epsilon: {_some(sampled)}.")
     for (*cell, game, _, listing), facts in zip(students, scores, strict=True):
+        name = f"{'/'.join(map(str, cell))} on {game}"
         if facts.get("acting", "epsilon_greedy") != teachers[game].get("acting", "epsilon_greedy"):
-            otherwise.append(f"{'/'.join(map(str, cell))} on {game}")
+            otherwise.append(name)
         outputs = (facts["agent"].get("teacher_outputs") or {}).get(game, "q_values")
         if against in TEMPERATURES and outputs != TEMPERATURES[against]:
             fixed.add(game)
         if listing and _stale(Path(listing.replace("<results>", str(results))), game, facts):
-            stale.append(f"{'/'.join(map(str, cell))} on {game}")
+            stale.append(name)
     if otherwise:
         found.append(f"Students that act otherwise than their teacher (acting): {_some(otherwise)}.")
     if fixed:

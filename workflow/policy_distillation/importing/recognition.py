@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..readouts import Support
+from ..readouts import MOST_ACTIONS, Support
 from .containers import AgentImportError, Content, Tensors
 from .declarations import WEIGHT, Declaration, Head
 from .libraries import LIBRARIES
@@ -19,8 +19,6 @@ NOISE = "its noisy layers play without their noise: with the means of their weig
 ASSUMED = "NOT in the file: assumed, as is usual"
 MOST_WRAPPERS = 8
 """Around one and the same layer; each costs a look at the whole file."""
-MOST_ACTIONS = 18
-"""Of the emulator."""
 
 
 @dataclass(frozen=True)
