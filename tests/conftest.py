@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,10 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def arithmetic() -> Iterator[None]:
+def process() -> Iterator[None]:
     """What a job sets for its process ends with the test that ran it: Hypothesis, for one, draws subnormal numbers."""
     threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
 

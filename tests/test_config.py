@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ({"recipes": {"kl": {"temperature": 0}}}, "recipes.kl.temperature", "0", "more than 0"),
         ({"recipes": {"warm": {"temperature": 1}}}, "recipes.warm", "'loss' is missing", "required: loss"),
         ({"distillation": {"learning_rate": "1e-4"}}, "distillation.learning_rate", "'1e-4' is text", "write 0.0001"),
+        ({"dataset": {"parts": 3.0}}, "dataset.parts", "3.0", "allowed: integer"),
+        ({"teacher": {"dqn": {"steps": 5e7}}}, "teacher.dqn.steps", "50000000.0", "allowed: integer"),
+        ({"networks": {"dqn": {"hidden": True}}}, "networks.dqn.hidden", "True", "allowed: integer"),
+        ({"recipes": {"kl": {"temperature": math.nan}}}, "recipes.kl.temperature", "nan", "allowed: number"),
+        ({"recipes": {"kl": {"temperature": math.inf}}}, "recipes.kl.temperature", "inf", "allowed: number"),
+        ({"teacher": {"dqn": {"discount": math.nan}}}, "teacher.dqn.discount", "nan", "allowed: number"),
+        ({"machine": {"checkpoint_seconds": math.nan}}, "machine.checkpoint_seconds", "nan", "allowed: number"),
+        ({"teacher": {"games": {1: {}}}}, "teacher.games", "the key 1", "is not text; put it in quotes"),
+        ({"recipes": {True: {"loss": "kl"}}}, "recipes", "the key True", "is not text; put it in quotes"),
+        ({1: 2, "foo": 3}, "config", "the key 1", "is not text; put it in quotes"),
         ({"teacher": {"dqn": {"double": "yes"}}}, "teacher.dqn.double", "'yes'", "boolean"),
         ({"teacher": {"dqn": {"steps": 0}}}, "teacher.dqn.steps", "0", "1 or more"),
         ({"teacher": {"dqn": {"discount": 1.5}}}, "teacher.dqn.discount", "1.5", "at most 1"),
@@ -275,6 +286,7 @@ def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
         ("random/nope/scores/nope.csv", "unknown game 'nope'"),
         ("random/pong/scores/qbert.csv", "unknown game of that agent 'qbert'; allowed: pong"),
         ("reference_teachers/nope/agent.safetensors", "unknown game 'nope'"),
+        ("reference_students/pong/nope/agent.safetensors", "unknown network 'nope'; allowed: dqn, multi10, "),
         ("datasets/pong/part99.h5", "unknown part 99; allowed: 0 to 49"),
         ("datasets/pong/online/part50.h5", "unknown part 50; allowed: 0 to 49"),
         ("table_singletask.csv", "unknown experiment 'singletask'; allowed: compression, "),
@@ -291,6 +303,8 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_target(Grid(CONFIG), f"results/{target}")
     assert str(caught.value).startswith(f"results/{target}: ")
+    with pytest.raises(ConfigError, match="unknown|no controllers|for two"):
+        check_target(Grid(CONFIG), f"./results//{target}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -309,6 +323,8 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
         "results/students/pong/kl/net3/seed0/onnx/pong.float32.onnx",
         "results/random/pong/scores/pong.csv",
         "results/reference_teachers/SHA256SUMS",
+        "results/reference_students/README.md",
+        "results/reference_students/pong/net3/scores.csv",
         "results/figures/online/scores.svg",
         "results/figures/teacher_curves.png",
         "results/videos/online/pong.mp4",

@@ -83,4 +83,7 @@ def test_a_configuration_may_spell_games_as_gymnasium_does() -> None:
         "evaluation": {"games": {"breakout": {"episodes": 8}}, "episodes": 4},
         "protocol": "Pong",
     }
+    for section in ("teacher", "evaluation"):
+        with pytest.raises(GameError, match="games: 'ALE/Pong-v5' and 'pong' are the same game; allowed: one of them"):
+            with_game_names({section: {"games": {"ALE/Pong-v5": {}, "qbert": {}, "pong": {}}}})
     assert with_game_names({"game_sets": 3, "experiments": {"x": 4}}) == {"game_sets": 3, "experiments": {"x": 4}}

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, Checkout
 from policy_distillation import hardware
 from policy_distillation.grid import Grid
@@ -99,7 +100,10 @@ def test_a_gpu_that_is_not_there_is_one_line_of_a_command() -> None:
 
 def test_a_second_gpu_is_not_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    current: list[torch.device] = []
+    monkeypatch.setattr("torch.cuda.set_device", current.append)
     assert select_device("cuda:1").index == 1
+    assert current == [torch.device("cuda:1")]  # captures are made on the current one
     with pytest.raises(ValueError, match="2 GPUs, from cuda:0 to cuda:1"):
         select_device("cuda:2")
 

@@ -63,6 +63,13 @@ def test_a_number_is_a_number(tmp_path: Path, text: str) -> None:
     assert typed({"a": [text]}) == {"a": [pytest.approx(1e-4)]}
 
 
+@pytest.mark.parametrize("text", ["5e7", "5E+7", "5.0e7", "5.0e+7", "50_000_000", "500000000e-1"])
+def test_a_whole_number_is_whole_however_it_is_written(tmp_path: Path, text: str) -> None:
+    for value in (read(write(tmp_path / "a.yaml", f"a: {text}\n"))["a"], typed(text), typed(5e7)):
+        assert (value, type(value)) == (50_000_000, int)
+    assert type(read(write(tmp_path / "a.yaml", "a: 3.0\n"))["a"]) is float
+
+
 def test_text_of_the_command_line_stays_text() -> None:
     texts = {"title": "Soft: sharp", "games": ["pong", "[x"], "results": "2026-11-25", "empty": "", "double": True}
     assert typed(texts) == texts

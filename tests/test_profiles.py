@@ -21,7 +21,10 @@ STUDENT = "results/students/pong/kl/dqn/seed0"
         ("cores: 1\n", "--profile {} all", "", None),
         ("jobs: 2\ncores : 3", "-n --profile={} -- all", "", None),
         ("cores: 1\n", "all", "{}", None),
-        ("jobs: 1\n", "--profile {} all", "", "all"),
+        ("jobs: 1\n", "--profile {} all", "", None),  # which is what Snakemake takes for the cores then
+        ("jobs: 1\nexecutor: slurm\n", "--profile {} all", "", "all"),
+        ("", "-j4 all", "", None),
+        ("", "--jobs 4 --executor slurm all", "", "all"),
         ("cores: 1\n", "--profile nowhere all", "", "all"),
     ],
 )

@@ -279,6 +279,8 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
     run.score(first, 50.0, 1.0, agent={"commit": "a", "data": {"pong": digests}})
     run.score(second, 50.0, 1.0, agent={"commit": "c", "data": {"pong": digests[:1]}})
     run.score(run.grid.teacher_scores("qbert"), 100.0, 1.0, acting="sample")
+    run.score(run.grid.teacher_scores("pong"), 100.0, 1.0, commit="d")
+    run.score(run.grid.random_scores("pong"), 0.0, 1.0, commit="e")
     run.tables()
     remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
     assert remarks == [
@@ -286,6 +288,7 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
         "Students that act otherwise than their teacher (acting): qbert/kl/low/0 on qbert, qbert/kl/low/1 on qbert.",
         "Learnt from other data than there is now: pong/kl/low/1 on pong.",
         "Students were made by 2 different commits: a, c.",
+        "Scores were made by 3 different commits: b, d, e.",
     ]
     for suffix in ("md", "html", "tex"):
         assert all(remark in (tmp_path / f"table_mine.{suffix}").read_text() for remark in remarks)

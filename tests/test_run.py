@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from policy_distillation import run as module
+from policy_distillation import state
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.run import Machine, Run, Stopwatch, Turn
 from policy_distillation.stopping import Stopped, StopSignal
+from policy_distillation.training import logging_to
 
 
 @pytest.fixture
@@ -99,6 +101,26 @@ def test_a_tracker_is_told_of_every_row_and_changes_nothing(tmp_path, monkeypatc
     assert rows == [(row.pop("step"), row) for row in curves[1].to_dict("records")]
 
 
+@pytest.mark.parametrize("call", ["init", "log", "finish"])
+def test_a_tracker_that_fails_is_told_nothing_more_and_ends_no_run(tmp_path, monkeypatch, capsys, call):
+    told = []
+
+    def called(name):
+        def answer(*arguments, **options):
+            told.append(name)
+            if name == call:
+                raise ConnectionError("the network is down")
+            return SimpleNamespace(log=called("log"), finish=called("finish"))
+
+        return answer
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=called("init")))
+    assert run(tmp_path / "told", tracker="wandb") == run(tmp_path / "plain")
+    assert told == {"init": ["init"], "log": ["init", "log"], "finish": ["init", *["log"] * 4, "finish"]}[call]
+    said = "wandb: told nothing more (ConnectionError: the network is down); progress.csv is"
+    assert capsys.readouterr().out.count(said) == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("stop_at", [1, 6, 10])
 def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, capsys, number, code, stop_at):
@@ -113,6 +135,26 @@ def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, capsys, number, code,
     assert f"resuming at step {stop_at} of 10" in capsys.readouterr().out
     curves = [pd.read_csv(tmp_path / name / "progress.csv")["count"].tolist() for name in ("whole", "stopped")]
     assert curves[0] == curves[1]
+
+
+@pytest.mark.parametrize("when", ["before the agent is written", "while the state is removed"])
+def test_a_signal_after_the_last_turn_undoes_nothing(tmp_path, monkeypatch, when):
+    """A job that ends then, as one with nothing to save does, would lose what it has done since its last saving."""
+    discard = state.discard
+    if when == "while the state is removed":
+        monkeypatch.setattr(state, "discard", lambda path: (os.kill(os.getpid(), signal.SIGTERM), discard(path)))
+    with logging_to(tmp_path / "log"):
+        handler = signal.getsignal(signal.SIGTERM)
+        loop, parts = make(tmp_path), (Counter(), Tape(), np.random.default_rng(3))
+        for _ in loop.turns(count(*parts)):
+            pass
+        if when == "before the agent is written":
+            os.kill(os.getpid(), signal.SIGTERM)
+        (tmp_path / "agent").write_text("written")
+        loop.remove_state()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["agent", "log"]
+    assert not (tmp_path / "state").exists()
 
 
 @pytest.mark.parametrize("stop_at", [3, 10])

@@ -92,13 +92,40 @@ def test_a_gpus_state_is_read_on_any_machine(tmp_path, monkeypatch):
     assert make(tmp_path).load()["weights"].tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("loss", ["missing", "short"])
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EACCES])
+def test_a_state_that_cannot_be_read_just_now_is_not_given_up(tmp_path, monkeypatch, code):
+    save(make(tmp_path), {"step": 7})
+
+    def refuse(path):
+        raise OSError(code, "not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="not now"):
+            make(tmp_path).load()
+    assert make(tmp_path).load()["step"] == 7
+
+
+def test_a_state_that_does_not_fit_into_memory_is_not_given_up(tmp_path, monkeypatch):
+    save(make(tmp_path), {"step": 7})
+
+    def refuse(*arguments, **options):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", refuse)
+        with pytest.raises(MemoryError):
+            make(tmp_path).load()
+    assert make(tmp_path).load()["step"] == 7
+
+
+@pytest.mark.parametrize("loss", ["missing", "short", "zeros"])
 def test_a_state_that_lacks_a_piece_starts_afresh(tmp_path, capsys, loss):
     save(make(tmp_path), {"step": 7}, replay=b"many frames")
     replay = tmp_path / "state/replay-7.h5"
-    replay.unlink() if loss == "missing" else replay.write_bytes(b"many")
+    replay.unlink() if loss == "missing" else replay.write_bytes({"short": b"many", "zeros": bytes(11)}[loss])
     assert make(tmp_path).load() is None
-    assert f"{replay}: missing or cut short, so state.pt is of no use; starting afresh" in capsys.readouterr().out
+    assert f"{replay}: missing or damaged, so state.pt is of no use; starting afresh" in capsys.readouterr().out
 
 
 def test_a_save_cut_short_leaves_the_state_before(tmp_path, monkeypatch):
@@ -115,6 +142,34 @@ def test_a_save_cut_short_leaves_the_state_before(tmp_path, monkeypatch):
         kept.save({"step": 8}, {"replay": lambda path: path.write_text("new")}, label="8")
     assert kept.load()["step"] == 7
     assert kept.stored("replay").read_bytes() == b"old"
+
+
+def test_a_file_of_the_state_before_that_cannot_be_deleted_stops_nothing(tmp_path, monkeypatch, capsys):
+    kept = make(tmp_path)
+    save(kept, {"step": 7}, replay=b"old")
+
+    def refuse(path, **options):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    save(kept, {"step": 8}, replay=b"new")
+    assert "replay-7.h5: not removed (Device or resource busy)" in capsys.readouterr().out
+    assert kept.load()["step"] == 8
+    assert kept.stored("replay").read_bytes() == b"new"
+
+
+def test_files_that_are_written_once_are_read_once(tmp_path, monkeypatch):
+    """An hour of play stays as it is while the states go on: gigabytes, each time."""
+    kept = make(tmp_path)
+    hour = kept.folder / "hour-pong-3.h5"
+    hour.write_bytes(b"frames")
+    read = []
+    monkeypatch.setattr(state, "file_digest", lambda path: read.append(path.name) or files.file_digest(path))
+    for step in (7, 8):
+        kept.save({"step": step}, {"replay": lambda path: path.write_bytes(b"x")}, str(step), needed=[hour])
+    assert read == ["replay-7.h5", "hour-pong-3.h5", "replay-8.h5"]
+    hour.write_bytes(b"FRAMES")
+    assert kept.load() is None
 
 
 def test_one_owner_at_a_time(tmp_path):

@@ -5,6 +5,7 @@ Imports nothing heavy: every cluster job parses the workflow.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -130,9 +131,10 @@ def check_target(grid: Grid, target: str) -> None:
 
     Snakemake would say that no rule makes it, name a key that is missing, or plan the work. Other paths pass.
     """
-    if not target.startswith(f"{grid.config['results']}/"):
+    results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
+    if not path.startswith(f"{results}/"):
         return
-    kind, *names = target.removeprefix(f"{grid.config['results']}/").split("/")
+    kind, *names = path.removeprefix(f"{results}/").split("/")
     experiments = grid.config["experiments"]
     if kind == "students" and len(names) > 3:
         _check_student_target(grid, target, *names)
@@ -143,6 +145,8 @@ def check_target(grid: Grid, target: str) -> None:
             _check_seed(target, rest[0])
         if kind == "datasets":
             _check_part(grid, target, game, *rest)
+        if kind == "reference_students":
+            _known(target, rest[0], grid.config["networks"], "network")
         _check_played(target, rest[1:] if kind == "teachers" else rest, [game])
     elif kind in ("figures", "videos") and len(names) > 1:
         _known(target, names[0], experiments, "experiment")

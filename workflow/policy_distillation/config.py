@@ -5,6 +5,7 @@ Imports nothing heavy: every cluster job parses the workflow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,38 @@ class ConfigError(ValueError):
     """One line for the user: the key, its value and what is allowed."""
 
 
+# JSON Schema takes 3.0 for an integer, which Python's range does not, and infinity for a number.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ),
+    }
+)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+
+
 def check_schema(config: Mapping[str, Any]) -> None:
     """Raise ConfigError unless ``config`` has the keys and the kinds of values that the schema allows."""
+    _check_keys("", config)
     schema = yaml.safe_load(SCHEMA.read_text())
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(dict(config))
+    errors = _Validator(schema).iter_errors(dict(config))
     error = jsonschema.exceptions.best_match(errors)
     if error is not None:
         raise ConfigError(schema_refusal(error))
+
+
+def _check_keys(where: str, value: Any) -> None:
+    """YAML reads the keys 1, yes and off as a number and as truth values, which name nothing here."""
+    if isinstance(value, list):
+        for index, entry in enumerate(value):
+            _check_keys(f"{where}[{index}]", entry)
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{where or 'config'}: the key {key!r} is not text; put it in quotes")
+            _check_keys(f"{where}.{key}" if where else key, entry)
 
 
 def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> str:

@@ -71,6 +71,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.close(folder)
 
 
+def discard(path: Path) -> None:
+    """Delete a file that is no longer needed. One that cannot be deleted is said and left: it undoes no work."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        print(f"{path}: not removed ({error.strerror}); it is no longer needed", flush=True)
+
+
 def _sync(file: int) -> None:
     """Wait until a file is on the disk, where its file system can say so (some network mounts cannot)."""
     try:

@@ -48,7 +48,8 @@ def game_name(spelling: str) -> str:
 def with_game_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, or a part of one, in which each game that Gymnasium spells otherwise has this project's name.
 
-    What is no game, such as the name of a set, stays as it is.
+    What is no game, such as the name of a set, stays as it is. Raises GameError where two keys name the same game: one
+    of their entries would be lost.
     """
 
     def named(value: Any) -> Any:
@@ -67,7 +68,13 @@ def with_game_names(config: Mapping[str, Any]) -> dict[str, Any]:
     def games(key: str, value: Any) -> Any:
         if key != "games":
             return value
-        return {named(game): changes for game, changes in value.items()} if isinstance(value, Mapping) else named(value)
+        if not isinstance(value, Mapping):
+            return named(value)
+        spelt: dict[Any, Any] = {}
+        for spelling in value:
+            if (other := spelt.setdefault(named(spelling), spelling)) != spelling:
+                raise GameError(f"games: {other!r} and {spelling!r} are the same game; allowed: one of them")
+        return {name: value[spelling] for name, spelling in spelt.items()}
 
     changes = {
         "game_sets": lambda section: within(section, lambda _, members: named(members)),

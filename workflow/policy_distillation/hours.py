@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .dataset_format import DatasetError
-from .files import file_digest
+from .files import discard, file_digest
 from .networks import Agent
 from .parts import Part
 from .play import Play
@@ -148,7 +148,7 @@ class DrivenHours:
         """Delete the hours before this one, or all."""
         for path in self._folder.glob("hour-*.h5"):
             if before is None or int(path.stem.rsplit("-", 1)[1]) < before:
-                path.unlink()
+                discard(path)
 
     def close(self) -> None:
         self._recorded.close()

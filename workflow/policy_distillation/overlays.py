@@ -19,14 +19,14 @@ from typing import Any
 import yaml
 
 from .config import ConfigError
-from .games import with_game_names
+from .games import GameError, with_game_names
 
 Config = dict[str, Any]
 LOCAL = "config.local.yaml"
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML in which a key may stand once, and 1e-4 is a number, as in YAML 1.2 (in 1.1 it is text)."""
+    """YAML in which a key may stand once, and 1e-4 and 5e7 are numbers, as in YAML 1.2: the latter a whole one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         first: dict[Any, int] = {}
@@ -41,7 +41,17 @@ class StrictLoader(yaml.SafeLoader):
             first[name] = line
         return super().construct_mapping(node, deep)
 
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number: float = super().construct_yaml_float(node)
+        return whole(number) if "e" in node.value.lower() else number
 
+
+def whole(number: float) -> float:
+    """An int where nothing is lost by it: steps, 5e7 of them, are counted."""
+    return int(number) if number.is_integer() else number
+
+
+StrictLoader.add_constructor("tag:yaml.org,2002:float", StrictLoader.construct_yaml_float)
 StrictLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -108,7 +118,10 @@ def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
         if path in laid:
             continue
         laid.append(path)
-        content = with_game_names(content)
+        try:
+            content = with_game_names(content)
+        except GameError as error:
+            raise ConfigError(f"{path}: {error}") from None
         experiments = content.get("experiments")
         if isinstance(experiments, Mapping):
             hidden = {name for name in {*hidden, *experiments} if experiments.get(name, None) is None}
@@ -140,4 +153,6 @@ def typed(value: Any) -> Any:
         scalar = yaml.load(value, StrictLoader) if isinstance(value, str) and value else value
     except yaml.YAMLError:
         return value
-    return scalar if scalar is None or isinstance(scalar, (bool, int, float)) else value
+    if isinstance(scalar, float):  # Snakemake reads 5e7 so
+        return whole(scalar)
+    return scalar if scalar is None or isinstance(scalar, (bool, int)) else value

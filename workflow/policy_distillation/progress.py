@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Progress:
 
         self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
         self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
-        self._tracked = _tracked(tracker, csv.parent, facts) if tracker else None
+        self._tracked = Tracker(tracker, csv.parent, facts or {}) if tracker else None
         self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
         self._done, self._start, self._first = done, time.monotonic(), done
         self._seconds_before = rows[-1]["seconds"] if rows else 0.0
@@ -63,7 +63,7 @@ class Progress:
         for name, value in values.items():
             self._board.add_scalar(name, value, self._done)
         if self._tracked:
-            self._tracked.log({name: value for name, value in row.items() if name != self._unit}, step=self._done)
+            self._tracked.log({name: value for name, value in row.items() if name != self._unit}, self._done)
         rate = (self._done - self._first) / max(elapsed, 1e-9)
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         line = f"{self._unit} {self._done:>10,} of {self._total:,}  {text}  ({rate:,.0f} {self._unit}s/s)"
@@ -83,8 +83,31 @@ class Progress:
             self._tracked.finish()
 
 
-def _tracked(tracker: str, folder: Path, facts: Mapping[str, Any] | None) -> Any:
-    """A run at a tracker. One that goes on after an interruption is another there, of the same name and group."""
-    package = importlib.import_module(tracker)  # who uses none need not have any
-    name = str(folder)
-    return package.init(project="policy-distillation", name=name, group=name, config=dict(facts or {}))
+class Tracker:
+    """A run at ``wandb`` or ``trackio``, which take the same calls; whoever uses neither need not have them.
+
+    A run that goes on after an interruption is another there, of the same name and group. What the tracker raises, such
+    as that the network is down, is said once and ends no run: the CSV has all that it is told.
+    """
+
+    def __init__(self, package: str, folder: Path, facts: Mapping[str, Any]) -> None:
+        self._package, self._run = package, None
+        name, config = str(folder), dict(facts)
+        module = importlib.import_module(package)
+        self._run = self._try(lambda: module.init(project="policy-distillation", name=name, group=name, config=config))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        if run := self._run:
+            self._try(lambda: run.log(values, step=step))
+
+    def finish(self) -> None:
+        if run := self._run:
+            self._try(run.finish)
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # anything that two libraries and their servers may raise
+            self._run = None
+            print(f"{self._package}: told nothing more ({type(error).__name__}: {error}); progress.csv is", flush=True)
+            return None

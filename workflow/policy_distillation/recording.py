@@ -101,7 +101,7 @@ def record(
     arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
     episodes = _Episodes(play)
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK) as file:
+        with h5py.File(temporary, "w", locking=False, userblock_size=USER_BLOCK) as file:
             frames = _frames(file, "frames", times, slots)
             _frames(file, "context", STACK - 1, slots)[...] = play.observations[:, :-1].swapaxes(0, 1)
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)

@@ -22,6 +22,7 @@ def remarks(
     students: Sequence[Sequence[Any]],
     scores: Sequence[Facts],
     teachers: Mapping[str, Facts],
+    randoms: Sequence[Facts] = (),
     against: str | None = None,
 ) -> list[str]:
     """One sentence each.
@@ -31,6 +32,7 @@ def remarks(
         students: as cells.table_facts has them.
         scores: the sidecar of each one's scores.
         teachers: those of the teachers' scores, by game.
+        randoms: those of random play's scores.
         against: what the experiment varies.
     """
     found, stale, otherwise, fixed = [], [], [], set()
@@ -55,7 +57,7 @@ def remarks(
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
     for what, commits in {
         "Students were made": {facts["agent"].get("commit") for facts in scores},
-        "Scores were made": {facts.get("commit") for facts in scores},
+        "Scores were made": {facts.get("commit") for facts in (*scores, *teachers.values(), *randoms)},
     }.items():
         if len(commits) > 1:
             found.append(

@@ -166,7 +166,7 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
         order = torch.arange(self.head - self.filled, self.head, device=self.frames.device) % self.times
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
             shape = (self.filled, self.slots, PIXELS)
             chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None
             frames = file.create_dataset("frames", shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=1))
@@ -178,7 +178,7 @@ class Replay:
 
     def load(self, path: Path) -> None:
         """Read what :meth:`save` wrote. The emulators start new games: the newest stored step counts as truncated."""
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             kept, slots = file["ages"].shape
             if slots != self.slots or kept > self.times:
                 raise ValueError(f"{path}: a replay of {kept} x {slots} does not fit into {self.times} x {self.slots}")

@@ -14,6 +14,7 @@ is due or a signal came, and removes the state in the end::
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ class Run:
         self._loss: Tensor | None = None
         self.stop = StopSignal()
         """Up when a signal has come: what takes long within a turn raises Stopped."""
+        self._signals = contextlib.ExitStack()  # from the first turn until the state is removed
 
     @property
     def resumed(self) -> bool:
@@ -157,7 +159,8 @@ class Run:
     def turns(self, algorithm: Iterator[Turn]) -> Iterator[Turn]:
         """Advance the algorithm to the end of the run, turn by turn.
 
-        A run that a signal stopped while it was scoring begins with the turn that has no score yet.
+        A run that a signal stopped while it was scoring begins with the turn that has no score yet. After the last turn
+        a signal stops nothing: what is left to do is done in seconds, and until then the newest state may be old.
 
         Raises:
             Stopped: after a signal, when the state is saved.
@@ -167,8 +170,9 @@ class Run:
         csv, tracker = self.folder / "progress.csv", self._machine.tracker
         self._progress = Progress(self.total, self._unit, csv, self._rows, self.done, tracker, self.metadata)
         watch = Stopwatch(self._machine.checkpoint_seconds)
-        try:
-            with self.stop as stop:
+        with contextlib.ExitStack() as signals:
+            stop = signals.enter_context(self.stop)
+            try:
                 while self.done < self.total or self._unscored:
                     try:
                         turn = self._again() if self._unscored else self._advance(algorithm)
@@ -182,12 +186,13 @@ class Run:
                         watch.saved(time.monotonic() - begin)
                     if stop.received:
                         raise Stopped(stop.received)
-        finally:
-            self._progress.close()
-        if not self._learnt:
-            raise ValueError(
-                f"{self.folder}: nothing was learnt in {self.done:,} {self._unit}s, so no agent is written"
-            )
+            finally:
+                self._progress.close()
+            if not self._learnt:
+                raise ValueError(
+                    f"{self.folder}: nothing was learnt in {self.done:,} {self._unit}s, so no agent is written"
+                )
+            self._signals = signals.pop_all()
 
     def _advance(self, algorithm: Iterator[Turn]) -> Turn:
         self._turn = next(algorithm)
@@ -238,6 +243,7 @@ class Run:
     def remove_state(self) -> None:
         """After the agent was written: the state is no longer needed, and the folder free for others."""
         self._state.remove()
+        self._signals.close()
 
     def _check_loss(self) -> None:
         if self._loss is not None and not torch.isfinite(self._loss):

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from .files import atomic_path, hold_lock
+from .files import atomic_path, discard, file_digest, hold_lock
 
-FORMAT = "policy_distillation.state/3"
+FORMAT = "policy_distillation.state/4"
 
 
 class State:
@@ -30,7 +30,7 @@ class State:
         self._lock = hold_lock(folder / "lock")
         text = FORMAT + json.dumps(settings, sort_keys=True)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        self._files: dict[str, dict[str, Any]] = {}
+        self._files: dict[str, dict[str, str]] = {}
 
     def save(
         self,
@@ -50,8 +50,9 @@ class State:
         for name, write in files.items():
             path = self.folder / f"{name}-{label}.h5"
             write(path)
-            written[name] = {"name": path.name, "size": path.stat().st_size}
-        written |= {path.name: {"name": path.name, "size": path.stat().st_size} for path in needed}
+            written[name] = {"name": path.name, "sha256": file_digest(path)}
+        for path in needed:
+            written[path.name] = self._files.get(path.name) or {"name": path.name, "sha256": file_digest(path)}
         buffer = io.BytesIO()  # torch's own writer does not say that a disk is full
         torch.save({**content, "files": written, "fingerprint": self._fingerprint}, buffer)
         with atomic_path(self.folder / "state.pt") as temporary:
@@ -61,16 +62,22 @@ class State:
         for name in files:  # those of earlier states, and of ones cut short
             for path in self.folder.glob(f"{name}-*.h5"):
                 if path.name not in kept:
-                    path.unlink()
+                    discard(path)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state with its tensors on the CPU, or None, said aloud, where there is none for these settings."""
+        """The newest state with its tensors on the CPU, or None, said aloud, where there is none for these settings.
+
+        Raises OSError where it cannot be read just now: what is whole is not given up for that.
+        """
         path = self.folder / "state.pt"
         if not path.exists():
             return None
+        content = io.BytesIO(path.read_bytes())
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(content, map_location="cpu", weights_only=True)
             fingerprint, files = state["fingerprint"], state["files"]
+        except MemoryError:
+            raise
         except Exception as error:  # torch reports damage in many ways; none of them is worth a lost night
             aside = path.with_name("state.unreadable.pt")
             path.replace(aside)
@@ -81,15 +88,15 @@ class State:
             return None
         for file in files.values():
             beside = self.folder / file["name"]
-            if not beside.is_file() or beside.stat().st_size != file["size"]:
-                print(f"{beside}: missing or cut short, so {path.name} is of no use; starting afresh", flush=True)
+            if not beside.is_file() or file_digest(beside) != file["sha256"]:
+                print(f"{beside}: missing or damaged, so {path.name} is of no use; starting afresh", flush=True)
                 return None
         self._files = files
         return dict(state)
 
     def stored(self, name: str) -> Path:
         """The file that belongs to the state that was saved or loaded last."""
-        return self.folder / str(self._files[name]["name"])
+        return self.folder / self._files[name]["name"]
 
     def remove(self) -> None:
         """After success: delete the folder. What cannot be deleted is said and left: the work itself is done.
@@ -103,10 +110,7 @@ class State:
         except OSError as error:
             print(f"{self.folder}: not emptied ({error.strerror}); it is no longer needed", flush=True)
         for path in paths:
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                print(f"{path}: not removed ({error.strerror}); it is no longer needed", flush=True)
+            discard(path)
         self._lock.close()
         with contextlib.suppress(OSError):  # left empty, at worst
             self.folder.rmdir()

@@ -62,6 +62,8 @@ def select_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= count:
         here = "no GPU that PyTorch can use" if not count else f"{count} GPUs, from cuda:0 to cuda:{count - 1}"
         raise ValueError(f"device: {name!r} is not allowed: this machine has {here}; allowed: auto, cpu")
+    if device.index:  # streams, captures and the GPU's name are of the current one
+        torch.cuda.set_device(device)
     return device
 
 

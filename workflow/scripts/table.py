@@ -48,6 +48,7 @@ with logging_to(snakemake.log[0]):
         facts["students"],
         [sidecars[path] for path in files.students],
         {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
+        [sidecars[path] for path in files.randoms],
         facts["against"],
     )
     for content in (table, aggregates):

@@ -89,7 +89,7 @@ def export_minari(paths: Sequence[Path], identifier: str, root: Path | None = No
 def _write(folder: Path, identifier: str, parts: Sequence[Part]) -> None:
     folder.mkdir(parents=True)
     counts: list[int] = []
-    with h5py.File(folder / "main_data.hdf5", "w") as file:
+    with h5py.File(folder / "main_data.hdf5", "w", locking=False) as file:
         for part in parts:
             for episode in episodes(part):
                 _write_episode(file, len(counts), part, episode)
