@@ -303,7 +303,7 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_target(Grid(CONFIG), f"results/{target}")
     assert str(caught.value).startswith(f"results/{target}: ")
-    with pytest.raises(ConfigError, match="unknown|no controllers|for two"):
+    with pytest.raises(ConfigError, match=r"unknown|no controllers|for two"):
         check_target(Grid(CONFIG), f"./results//{target}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
