@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -47,15 +48,17 @@ def need_program(program: str, package: str) -> None:
 
 
 class Checkout:
-    """A copy of the project in an empty folder, with a way to run Snakemake there."""
+    """A copy of the project in an empty folder, or the one that is there, with a way to run Snakemake in it."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
         self.folder, self.variables = folder, variables
+        if (folder / "Snakefile").exists():
+            return
         for name in ("Snakefile", "config.yaml", "workflow", "envs", "profiles", "resources", "tests/smoke.yaml"):
             source, target = ROOT / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
-                shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "students"))
             else:
                 shutil.copy(source, target)
         (folder / "slurm").symlink_to("profiles/slurm")
@@ -63,9 +66,7 @@ class Checkout:
     def copy_to(self, folder: Path, **variables: str) -> Checkout:
         """Another checkout in the same state, with Snakemake's records of what was made from what."""
         shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
-        copy = object.__new__(Checkout)
-        copy.folder, copy.variables = folder, {**self.variables, **variables}
-        return copy
+        return Checkout(folder, **{**self.variables, **variables})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "snakemake", *arguments]
@@ -110,8 +111,17 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A copy in which the whole smoke workflow has run: real emulator, training, data, students, results."""
-    copy = Checkout(tmp_path_factory.mktemp("finished"))
-    done = copy.snakemake("--configfile", "tests/smoke.yaml", "--", "all")
-    assert done.returncode == 0, done.stdout[-4000:]
+    """A copy in which the whole smoke workflow has run: real emulator, training, data, students, results.
+
+    All test processes share it. Whoever writes into it belongs to the group of that name, which one process runs.
+    """
+    here = tmp_path_factory.getbasetemp()
+    folder = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "finished"
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        copy, output = Checkout(folder), folder.with_suffix(".out")
+        if not output.exists():
+            done = copy.snakemake("--configfile", "tests/smoke.yaml", "--", "all")
+            output.write_text(f"{done.stdout}\nexit {done.returncode}\n")
+        assert output.read_text().endswith("exit 0\n"), output.read_text()[-4000:]
     return copy

@@ -11,7 +11,7 @@ from conftest import Checkout
 from policy_distillation.parts import Part
 from test_overlays import stats
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("plans")]
+pytestmark = pytest.mark.workflow
 
 
 def run(checkout: Checkout, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

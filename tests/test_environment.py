@@ -16,7 +16,6 @@ NOBODY = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]  # a use
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_jobs_without_a_home_without_a_name_and_with_packages_of_the_sites(tmp_path: Path) -> None:
     """A teacher is taken over, and a figure drawn. What docs/clusters.md asks for is set and nothing else."""
     if subprocess.run([*NOBODY, "true"], check=False, capture_output=True).returncode:
@@ -81,3 +80,10 @@ def test_make_env_fills_its_own_folder_whatever_pip_is_told(tmp_path: Path) -> N
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True).stdout
     assert found == f"{tmp_path}/workflow/policy_distillation/__init__.py\n"
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process has no groups to keep together")
+@pytest.mark.xdist_group("finished")
+def test_groups_of_tests_are_kept_together(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist marks each test's name with its group; with a pytest that it does not know it does nothing."""
+    assert request.node.nodeid.endswith("@finished")

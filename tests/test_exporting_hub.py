@@ -15,6 +15,7 @@ from conftest import ROOT
 from huggingface_hub import ModelCard, metadata_eval_result
 from policy_distillation.__main__ import main
 from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.exporting import hub
 from policy_distillation.exporting.environment import environment_id, leaderboard_id
 from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
@@ -110,9 +111,10 @@ def test_a_students_card_says_where_its_teacher_came_from(student, monkeypatch, 
 def test_games_are_played_anew_when_asked(student, monkeypatch, capsys, tmp_path):
     shutil.rmtree(student.parent / "scores")
     monkeypatch.setitem(PROTOCOLS, "paper2015", replace(PROTOCOLS["paper2015"], max_episode_frames=200))
-    export(monkeypatch, capsys, student, "--output", tmp_path / "hub", "--episodes", 16)
+    monkeypatch.setattr(hub, "ENVS", 2)
+    export(monkeypatch, capsys, student, "--output", tmp_path / "hub", "--episodes", 4)
     results = json.loads((tmp_path / "hub" / "results.json").read_text())["games"]
-    assert results["freeway"]["n_eval_episodes"] == 16
+    assert results["freeway"]["n_eval_episodes"] == 4
     assert "eval_datetime" in results["freeway"]
 
 
@@ -126,7 +128,9 @@ def test_scores_that_are_missing_altered_or_anothers_are_refused(student, monkey
         assert not folder.exists()
 
     refused("plays 2 games; their scores must lie beside it", "--scores", csv)
-    refused("film.mp4: no such file", "--replay", tmp_path / "film.mp4")
+    refused("film.mp4: no video", "--replay", tmp_path / "film.mp4")
+    (tmp_path / "film.mp4").touch()
+    refused("film.mp4: no video", "--replay", tmp_path / "film.mp4")
     refused("no repository on the hub", "--name", "a b/c")
     write_sidecar(csv, {"agent": {"digest": "other"}})
     refused("the scores of another agent")
@@ -137,6 +141,31 @@ def test_scores_that_are_missing_altered_or_anothers_are_refused(student, monkey
     refused("expected a column 'return'")
     csv.unlink()
     refused("no scores of pong: .*; play some with --episodes")
+
+
+def test_scores_that_lie_elsewhere_must_say_whose_they_are(monkeypatch, capsys, tmp_path):
+    """Freeway's teacher, and a student's games whose file has no description beside it."""
+    elsewhere, folder = tmp_path / "scores.csv", tmp_path / "hub"
+    pd.DataFrame({"return": [21.0]}).to_csv(elsewhere, index=False)
+    with pytest.raises(SystemExit, match=r"scores\.csv: scores\.csv\.json, which would say whose games .*; allowed: "):
+        export(monkeypatch, capsys, TEACHER, "--scores", elsewhere, "--output", folder)
+    assert not folder.exists()
+    write_sidecar(elsewhere, {"agent": {"digest": load_agent(TEACHER)[1]["digest"]}})
+    export(monkeypatch, capsys, TEACHER, "--scores", elsewhere, "--output", folder)
+    assert json.loads((folder / "results.json").read_text())["mean_reward"] == 21
+
+
+def test_what_lies_in_a_folder_already_stays(student, monkeypatch, capsys, tmp_path):
+    """A README of one's own, or the video of an agent that was exported before."""
+    (tmp_path / "README.md").write_text("mine")
+    for folder in (tmp_path, tmp_path / "README.md"):
+        with pytest.raises(SystemExit, match="exists; choose another folder with --output, or remove it"):
+            export(monkeypatch, capsys, student, "--output", folder)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    empty = tmp_path / "hub"
+    empty.mkdir()
+    export(monkeypatch, capsys, student, "--output", empty)
+    assert (empty / "config.json").exists()
 
 
 def test_environments_are_called_as_leaderboards_call_them():

@@ -53,7 +53,7 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="module")
 def quantised(exported, part, tmp_path_factory):
     path = tmp_path_factory.mktemp("int8") / "freeway.onnx"
-    return path, quantise(exported, part, path)
+    return path, quantise(exported, part, path, int8.players(TEACHER, {}))
 
 
 def frames(path, count=256):
@@ -139,7 +139,7 @@ def test_eight_bits_keep_most_choices_and_a_quarter_of_the_bytes(exported, part,
     with Part(part) as opened:
         assert described["int8"] == {
             "dataset": opened.digest,
-            "played_by": "teacher",
+            "played_by": "itself",
             "player": file_digest(TEACHER),
             "observations": int8.CALIBRATION,
             "seed": 0,
@@ -162,20 +162,29 @@ def test_pixels_lose_nothing_and_the_last_layer_stays_as_it_is(quantised):
 
 
 def test_equal_seeds_give_equal_files(exported, part, quantised, tmp_path):
-    assert quantise(exported, part, tmp_path / "again.onnx") == quantised[1]
+    assert quantise(exported, part, tmp_path / "again.onnx", int8.players(TEACHER, {})) == quantised[1]
     assert (tmp_path / "again.onnx").read_bytes() == quantised[0].read_bytes()
 
 
 def test_q_values_come_with_a_warning_and_a_policy_does_not():
-    assert "WARNING" in int8.Kept("q_values", 0.98, 10).describe()
-    assert int8.Kept("logits", 0.98, 10).describe() == "int8 keeps 98.0% of the choices in 10 recorded observations"
+    assert "WARNING" in int8.Kept("q_values", 0.98, 10, "teacher").describe()
+    said = "int8 keeps 98.0% of the choices in 10 observations of another agent's play"
+    assert int8.Kept("logits", 0.98, 10, "another agent").describe() == said
+
+
+@pytest.mark.parametrize("played_by", ["teacher", "another agent"])
+def test_the_file_says_whose_play_it_was_calibrated_on(exported, part, tmp_path, played_by):
+    """The part's player is the student's teacher, or nobody that the student has to do with."""
+    teachers = {"freeway": file_digest(TEACHER)} if played_by == "teacher" else {"freeway": "0" * 64}
+    kept = quantise(exported, part, tmp_path / "int8.onnx", int8.players(STUDENT, {"teachers": teachers}))
+    assert kept.played_by == OnnxAgent(tmp_path / "int8.onnx").metadata["int8"]["played_by"] == played_by
 
 
 def test_data_of_another_game_is_refused(part, tmp_path):
     agent = Agent(Network((4, 4, 4), 8), {"pong": PONG})
     export_onnx(agent, {"protocol": {}, "digest": "0"}, tmp_path / "pong.onnx")
     with pytest.raises(ExportError, match=r"data of freeway .* cannot calibrate an agent of pong"):
-        quantise(tmp_path / "pong.onnx", part, tmp_path / "int8.onnx")
+        quantise(tmp_path / "pong.onnx", part, tmp_path / "int8.onnx", {})
     assert not (tmp_path / "int8.onnx").exists()
 
 

@@ -157,7 +157,6 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_jobs_at_once_are_those_that_fit_into_the_machine(idle: Checkout) -> None:
     """Eight cores would start eight; so many of the demo's students fit into 16 GB, and as many as there are GPUs."""
     grid = Grid(shipped("profiles/demo/overrides.yaml"))

@@ -186,7 +186,6 @@ recipes:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 @pytest.mark.parametrize(
     ("arguments", "students"),
     [
@@ -211,7 +210,6 @@ def test_a_profile_and_a_file_of_ones_own_add_up(checkout: Checkout, arguments: 
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_jobs_see_what_was_planned(tmp_path: Path) -> None:
     """The user's own file, a profile's overlay that extends another one, --configfile and --config, in a real job."""
     copy = Checkout(tmp_path)
@@ -237,7 +235,6 @@ def test_jobs_see_what_was_planned(tmp_path: Path) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_a_key_that_stands_twice_is_refused_before_anything_is_planned(checkout: Checkout) -> None:
     write(checkout.folder / "twice.yaml", yaml.safe_dump({"dataset": {"parts": 1}}) + "dataset: {epsilon: 0.5}\n")
     done = checkout.snakemake("-n", "--configfile", "twice.yaml", "--", "all")

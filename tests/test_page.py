@@ -262,7 +262,7 @@ def filmed(finished: Checkout, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("finished")
 def test_the_workflow_makes_a_video_and_the_page_takes_it_in(filmed: tuple[Path, str]) -> None:
     results, printed = filmed
     rerun = re.findall(r"^(\w+) +1$", printed.split("Job stats:")[1], re.M)
@@ -275,7 +275,7 @@ def test_the_workflow_makes_a_video_and_the_page_takes_it_in(filmed: tuple[Path,
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("finished")
 def test_a_browser_shows_the_workflows_page_and_video(filmed: tuple[Path, str], browser: Browser) -> None:
     browser.open(filmed[0] / "index.html", 390)
     seen = browser.evaluate(LOOK)

@@ -57,7 +57,6 @@ LEARNING, PLAYING = ("train_teacher", "distill_student"), ("dump_dataset", "eval
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_jobs_ask_for_what_they_need_and_a_site_names_where_it_is(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +85,6 @@ def test_jobs_ask_for_what_they_need_and_a_site_names_where_it_is(
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("plans")
 def test_every_key_of_a_profile_is_an_option_of_snakemake(checkout: Checkout) -> None:
     """Those of plugins that are not installed here begin with the plugin's name."""
     options = set(re.findall(r"--([a-z][a-z0-9-]+)", checkout.snakemake("--help").stdout))

@@ -101,7 +101,7 @@ def test_what_json_does_not_have_is_null(tmp_path: Path) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("finished")
 def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
     results = finished.folder / RESULTS
     agents = list(results.rglob("agent.safetensors"))
@@ -138,7 +138,7 @@ def test_every_output_of_a_run_names_what_made_it(finished: Checkout) -> None:
 
 
 @pytest.mark.workflow
-@pytest.mark.xdist_group("workflow")
+@pytest.mark.xdist_group("finished")
 def test_inspect_prints_it(finished: Checkout) -> None:
     table = finished.folder / RESULTS / "table_single_task.csv"
     command = [sys.executable, "-m", "policy_distillation", "inspect", str(table)]

@@ -50,9 +50,10 @@ def test_the_environment_is_activated_before_the_first_command() -> None:
     assert README.index(first) < README.index("## ")
 
 
-@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.split()[3] in ("watch", "export", "inspect")}))
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.split()[3] not in ("import", "evaluate")}))
 def test_a_command_does_what_it_says(clone: Path, command: str) -> None:
-    said = typed(command, clone)
+    short = " --seconds 5" if command.split()[3] == "record" else ""
+    said = typed(command.split("  #")[0] + short, clone)
     written = [path.name for path in clone.iterdir() if path.name != "resources"]
     match command.split()[3]:
         case "watch":
@@ -61,13 +62,24 @@ def test_a_command_does_what_it_says(clone: Path, command: str) -> None:
         case "export":
             assert re.search(r"one core: \d+\.\d\d ms for an observation", said)
             assert written == ["pong.onnx"]
+        case "record":
+            assert written == [command.split("--output ")[1].split()[0]]
         case "inspect":
             assert '"kind": "student"' in said
 
 
-@pytest.mark.skipif(not DEMO.exists(), reason="docs/demo.html is made from a run of the demo")
+def test_a_folder_for_the_hub_is_made_as_the_docs_type_it(clone: Path) -> None:
+    using = (ROOT / "docs/using.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n([^`]*--to hub-folder.*?)^```$", using, re.M | re.S)
+    record, export, upload = block.replace("\\\n", " ").splitlines()
+    typed(f"{record} --seconds 5", clone)
+    assert upload in typed(export, clone)
+    made = {"README.md", "config.json", "model.safetensors", "replay.mp4", "results.json"}
+    assert {path.name for path in (clone / upload.split()[-1]).iterdir()} == made
+
+
 def test_a_browser_shows_the_demos_page() -> None:
-    assert "(docs/demo.html)" in README
+    assert any("python -m webbrowser docs/demo.html" in block for block in BLOCKS)
     assert DEMO.stat().st_size < 3e6
     need_program("chromium", "chromium")
     with running_browser() as browser:

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, Checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("plans")]
+pytestmark = pytest.mark.workflow
 PLAN = """
 import sys
 import snakemake

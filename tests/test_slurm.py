@@ -24,7 +24,7 @@ from policy_distillation.files import file_digest
 from policy_distillation.resources import BASE_MB
 from policy_distillation.slurm import forget_no_job, job_prefix
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("slurm")]
 
 RESULTS = "results/smoke"
 SMOKE = ("--configfile", "tests/smoke.yaml")

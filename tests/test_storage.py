@@ -19,7 +19,7 @@ import yaml
 from conftest import Checkout
 from policy_distillation.sidecar import read_sidecar
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("finished")]
 RESULTS = "results/smoke"
 TABLE = f"{RESULTS}/table_online.csv"
 PAGE = {

@@ -28,7 +28,7 @@ from policy_distillation.sidecar import read_sidecar
 from test_importing import nature, observations, sb3_zip, torch_forward
 from test_importing_kinds import AtariNet, atari_agents_file, ppo_zip
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 SMOKE = ("--configfile", "tests/smoke.yaml")
 RESULTS = "results/smoke"
 
@@ -312,6 +312,7 @@ def test_students_of_a_ppo_and_of_snapshots_of_a_c51(tmp_path: Path) -> None:
 # The whole way
 
 
+@pytest.mark.xdist_group("finished")
 def test_smoke_run_end_to_end(finished: Checkout) -> None:
     results = finished.folder / RESULTS
     table = pd.read_csv(results / "table_single_task.csv")
@@ -376,6 +377,7 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     assert read_metadata(results / "teachers/breakout/seed0/agent.safetensors")["steps"] == 2000
 
 
+@pytest.mark.xdist_group("finished")
 def test_exported_students_are_scored_and_timed(finished: Checkout) -> None:
     done = finished.snakemake(*SMOKE, "--", f"{RESULTS}/exports_compression.md")
     assert done.returncode == 0, done.stdout[-4000:]
@@ -390,6 +392,7 @@ def test_exported_students_are_scored_and_timed(finished: Checkout) -> None:
     assert (finished.folder / RESULTS / "exports_compression.md").read_text().count("| breakout |") == 6
 
 
+@pytest.mark.xdist_group("finished")
 def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     done = finished.snakemake(*SMOKE, "--report", "report.html")
     assert done.returncode == 0, done.stdout[-3000:]
@@ -408,10 +411,12 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     assert "paper2015" in report
 
 
+@pytest.mark.xdist_group("finished")
 def test_a_finished_run_has_nothing_to_do(finished: Checkout) -> None:
     assert planned(finished.snakemake("-n", *SMOKE, "--", "all").stdout) == {}
 
 
+@pytest.mark.xdist_group("finished")
 def test_edited_code_reruns_nothing(finished: Checkout) -> None:
     """Days of training are not thrown away for a comment; who wants it anew says --forcerun."""
     script, rule = (
@@ -433,6 +438,7 @@ def test_edited_code_reruns_nothing(finished: Checkout) -> None:
             path.write_text(text)
 
 
+@pytest.mark.xdist_group("finished")
 def test_editing_one_recipe_reruns_its_cells_alone(finished: Checkout) -> None:
     files = overlay(finished, "slower.yaml", {"recipes": {"mse": {"learning_rate": 1e-4}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
@@ -468,6 +474,7 @@ def test_students_are_learnt_anew_from_data_that_was_made_before(checkout: Check
     assert planned(copy.snakemake("-n", *files, "--", student).stdout) == {"distill_student": 1}
 
 
+@pytest.mark.xdist_group("finished")
 def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) -> None:
     files = overlay(finished, "episodes.yaml", {"evaluation": {"games": {"pong": {"episodes": 16}}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
@@ -478,6 +485,7 @@ def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) 
     assert not re.search(r"output: .*/scores/breakout.csv", plan)
 
 
+@pytest.mark.xdist_group("finished")
 def test_another_way_of_scoring_trains_nothing_again(finished: Checkout) -> None:
     files = overlay(finished, "scoring.yaml", {"evaluation": {"envs": 2, "epsilon": 0.01, "seed": 1}})
     plan = planned(finished.snakemake("-n", *files, "--", "all").stdout)
@@ -487,6 +495,7 @@ def test_another_way_of_scoring_trains_nothing_again(finished: Checkout) -> None
     )
 
 
+@pytest.mark.xdist_group("finished")
 def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
     files = overlay(finished, "seeds.yaml", {"experiments": {"single_task": {"seeds": [0, 1]}}})
     plan = finished.snakemake("-n", *files, "--", "all").stdout
@@ -495,6 +504,7 @@ def test_adding_a_seed_adds_cells_alone(finished: Checkout) -> None:
     assert not re.search(r"output: .*students/.*/seed0/", plan)
 
 
+@pytest.mark.xdist_group("finished")
 def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> None:
     cell = f"{RESULTS}/students/breakout/kl/dqn/seed0/agent.safetensors"
     plan = planned(finished.snakemake("-n", *SMOKE, "--forcerun", cell, "--", "all").stdout)
@@ -508,6 +518,7 @@ def test_forcing_one_cell_reruns_it_and_what_hangs_on_it(finished: Checkout) -> 
     }
 
 
+@pytest.mark.xdist_group("finished")
 def test_machine_settings_rerun_nothing(finished: Checkout) -> None:
     files = overlay(finished, "machine.yaml", {"machine": {"threads": 2, "checkpoint_seconds": 60}})
     assert planned(finished.snakemake("-n", *files, "--", "all").stdout) == {}

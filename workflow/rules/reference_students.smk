@@ -36,6 +36,11 @@ rule reference_students:
             for game in COMPRESSION["games"]
             for network in COMPRESSION["networks"]
         ],
+        beside=[
+            f"<results>/reference_students/{game}/{network}/scores.csv.json"
+            for game in COMPRESSION["games"]
+            for network in COMPRESSION["networks"]
+        ],
         sums="<results>/reference_students/SHA256SUMS",
         readme="<results>/reference_students/README.md",
     log:

@@ -98,6 +98,7 @@ rule reference_teachers:
         scores=[f"<results>/reference_teachers/{game}/scores/{game}.csv" for game in grid.games],
     output:
         scores=[f"<results>/reference_teachers/{game}/scores.csv" for game in grid.games],
+        beside=[f"<results>/reference_teachers/{game}/scores.csv.json" for game in grid.games],
         sums="<results>/reference_teachers/SHA256SUMS",
         readme="<results>/reference_teachers/README.md",
     log:

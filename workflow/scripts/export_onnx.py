@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from policy_distillation.checkpoints import load_agent
-from policy_distillation.exporting.int8 import quantise
+from policy_distillation.exporting.int8 import players, quantise
 from policy_distillation.exporting.onnx import export_onnx
 from policy_distillation.training import logging_to, prepare_process
 
@@ -12,4 +12,5 @@ with logging_to(snakemake.log[0]):
     agent, metadata = load_agent(snakemake.input.agent)
     whole, int8 = Path(snakemake.output.whole), Path(snakemake.output.int8)
     export_onnx(agent.single(snakemake.wildcards.game), metadata, whole)
-    print(quantise(whole, Path(snakemake.input.part), int8, snakemake.params.seed).describe())
+    known = players(Path(snakemake.input.agent), metadata)
+    print(quantise(whole, Path(snakemake.input.part), int8, known, snakemake.params.seed).describe())

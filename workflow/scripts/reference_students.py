@@ -29,7 +29,8 @@ with logging_to(snakemake.log[0]):
     for path, scores, copy in zip(*files, strict=True):
         agent, metadata = load_agent(path)
         returns, (game,) = pd.read_csv(scores)["return"], agent.actions
-        shutil.copyfile(scores, copy)
+        for suffix in ("", ".json"):
+            shutil.copyfile(f"{scores}{suffix}", f"{copy}{suffix}")
         rows.append(
             {
                 "game": game,

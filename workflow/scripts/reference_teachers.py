@@ -34,7 +34,8 @@ with logging_to(snakemake.log[0]):
     files = (map(Path, snakemake.input.agents), snakemake.input.scores, snakemake.output.scores)
     for path, scores, copy in zip(*files, strict=True):
         metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
-        shutil.copyfile(scores, copy)
+        for suffix in ("", ".json"):
+            shutil.copyfile(f"{scores}{suffix}", f"{copy}{suffix}")
         rows.append(
             {
                 "game": path.parent.name,

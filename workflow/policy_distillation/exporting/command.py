@@ -60,9 +60,10 @@ def export(
         agent, metadata = load_agent(files[0])
         protocol = read_protocol(metadata.get("protocol"), files[0])
         if to == "hub-folder":
-            from .hub import export_hub, find_scores, play_scores
+            from .hub import check_new, export_hub, find_scores, play_scores
 
             folder = output or Path("hub")
+            check_new(folder)
             played = (
                 play_scores(agent, protocol.name, episodes) if episodes else find_scores(files[0], metadata, scores)
             )
@@ -117,7 +118,7 @@ def _int8(
     teachers: tuple[Path, ...],
 ) -> None:
     """An agent of one game in eight bits, calibrated on its teacher's play, or else on its own."""
-    from .int8 import quantise, record_play
+    from .int8 import players, quantise, record_play
     from .onnx import export_onnx
 
     (game,) = agent.actions
@@ -130,9 +131,7 @@ def _int8(
             print(f"no --dataset: {player} plays a minute of eight games to calibrate on", flush=True)
             dataset = Path(folder, "part0.h5")
             record_play(player, game, metadata["protocol"]["name"], dataset)
-            kept = quantise(whole, dataset, path, played_by="itself" if player == file else "teacher")
-        else:
-            kept = quantise(whole, dataset, path)
+        kept = quantise(whole, dataset, path, players(file, metadata))
     print(kept.describe())
     _say_onnx(path, game)
 

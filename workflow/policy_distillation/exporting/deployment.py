@@ -27,7 +27,7 @@ from ..files import atomic_path
 from ..parts import Part
 from ..statistics import mean_return
 from ..training import prepare_process, stream
-from .int8 import quantise, recorded
+from .int8 import players, quantise, recorded
 from .onnx import OnnxAgent, export_onnx
 
 BATCH = 64
@@ -184,7 +184,7 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder, "agent.onnx"), Path(folder, "int8.onnx")]
             export_onnx(agent.single(game), metadata, files[0])
-            print(f"{path}: {quantise(files[0], part, files[1], seed).describe()}")
+            print(f"{path}: {quantise(files[0], part, files[1], players(path, metadata), seed).describe()}")
             rows = measure(path, game, files, part, Evaluation(episodes, envs, epsilon), seed)
         write_csv([*read_csv(output), *rows] if output.exists() else rows, output)
     print(markdown(read_csv(output)))

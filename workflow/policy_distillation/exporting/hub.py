@@ -47,6 +47,7 @@ CARD = """
 Protocol `{protocol}`: {protocol_facts}. {origin}
 
 ```python
+# pip install huggingface_hub, and policy-distillation from its repository
 from huggingface_hub import hf_hub_download
 from policy_distillation import load_agent
 
@@ -103,8 +104,9 @@ def export_hub(
 
     if name is not None and not REPOSITORY.fullmatch(name):
         raise ExportError(f"{name!r} is no repository on the hub; allowed: USER/REPOSITORY")
-    if replay is not None and not replay.is_file():
-        raise ExportError(f"{replay}: no such file")
+    if replay is not None and not (replay.is_file() and replay.suffix == ".mp4" and replay.stat().st_size):
+        raise ExportError(f"{replay}: no video; allowed: an mp4, such as `record` makes")
+    check_new(folder)
     origins = [_origin(teacher, metadata) for teacher in teachers]
     bases = [origin["hub"] for origin in [metadata.get("imported", {}), *origins] if "hub" in origin]
     protocol = read_protocol(metadata.get("protocol"), path)
@@ -158,8 +160,17 @@ def export_hub(
                 shutil.copyfile(source, temporary)
 
 
+def check_new(folder: Path) -> None:
+    """Raise ExportError where something lies already: a README of one's own, or the video of another agent."""
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ExportError(f"{folder}: exists; choose another folder with --output, or remove it")
+
+
 def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None) -> list[Score]:
-    """The games that an agent has played: ``csv``, or what lies beside its file. Raises ExportError, SidecarError."""
+    """The games that an agent has played: ``csv``, or what lies beside its file.
+
+    Raises ExportError, SidecarError where they are another agent's, or lie elsewhere and nothing says whose they are.
+    """
     games = list(metadata["actions"])
     if csv is not None and len(games) > 1:
         raise ExportError(f"{path} plays {len(games)} games; their scores must lie beside it, in scores/GAME.csv")
@@ -174,6 +185,11 @@ def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None
             scored = read_sidecar(file).get("agent", {}).get("digest")
             if scored != metadata["digest"]:
                 raise ExportError(f"{file}: the scores of another agent")
+        elif file.resolve() not in [known.resolve() for known in beside]:
+            raise ExportError(
+                f"{file}: {sidecar_path(file).name}, which would say whose games these are, is missing; allowed: "
+                "scores that lie beside the agent, or --episodes 32 to play some"
+            )
         frame = pd.read_csv(file)
         if "return" not in frame or frame.empty:
             raise ExportError(f"{file}: not the scores of an agent; expected a column 'return'")

@@ -15,14 +15,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import file_digest
 from ..networks import EPSILON
 from ..parts import Part
 from ..recording import Dataset, dump_part
@@ -36,7 +37,6 @@ CHECK = 2048
 BATCH = 64
 SHORT = Dataset(hours_per_part=1, steps_per_hour=8_000, envs=8, epsilon=EPSILON)
 """What is recorded where there is no data set: a minute of each of eight games, both halves of it used as above."""
-PlayedBy = Literal["teacher", "itself"]
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,29 @@ class Kept:
     agreement: float
     """Share of the check's observations in which both have the same best action."""
     observations: int
+    played_by: str
+    """Whose play that was: ``teacher``, ``itself`` or ``another agent``."""
 
     def describe(self) -> str:
-        text = f"int8 keeps {self.agreement:.1%} of the choices in {self.observations:,} recorded observations"
+        player = {"teacher": "its teacher's play", "itself": "its own play"}.get(self.played_by, "another agent's play")
+        text = f"int8 keeps {self.agreement:.1%} of the choices in {self.observations:,} observations of {player}"
         if self.outputs == "q_values":
             text += "; WARNING: Q-values may lie too close together for eight bits: score it, or quantise a KL student"
         return text
 
 
-def quantise(path: Path, part_path: Path, output: Path, seed: int = 0, played_by: PlayedBy = "teacher") -> Kept:
+def players(file: Path, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Whose play may calibrate an agent, by the SHA-256 of the player's file: its teachers' and its own."""
+    return {file_digest(file): "itself", **dict.fromkeys(metadata.get("teachers", {}).values(), "teacher")}
+
+
+def quantise(path: Path, part_path: Path, output: Path, players: Mapping[str, str], seed: int = 0) -> Kept:
     """Write the agent of the ONNX file ``path`` in eight bits.
 
     Args:
         part_path: a part of its teacher's data set, or what :func:`record_play` wrote.
+        players: see :func:`players`; whose play it was is written into the file.
         seed: which observations are taken.
-        played_by: whose play that is; written into the file.
     """
     import onnx
     from onnxruntime import quantization
@@ -79,6 +87,7 @@ def quantise(path: Path, part_path: Path, output: Path, seed: int = 0, played_by
         rng, half = np.random.default_rng(seed), part.times // 2
         calibration = recorded(part, 0, half, CALIBRATION, rng)
         check = recorded(part, half, part.times, CHECK, rng)
+        played_by = players.get(part.teacher, "another agent")
         recorded_play = {"dataset": part.digest, "played_by": played_by, "player": part.teacher}
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "quantised.onnx")
@@ -102,7 +111,7 @@ def quantise(path: Path, part_path: Path, output: Path, seed: int = 0, played_by
         description = {**agent.metadata, "int8": {**recorded_play, "observations": len(calibration), "seed": seed}}
         checked = Path(folder, "checked.onnx")
         save_model(model, description, checked)
-        kept = Kept(agent.readouts[game].outputs, _agreement(agent, OnnxAgent(checked), check), len(check))
+        kept = Kept(agent.readouts[game].outputs, _agreement(agent, OnnxAgent(checked), check), len(check), played_by)
         description["int8"]["agreement"] = round(kept.agreement, 4)
         save_model(model, description, output)
     return kept
