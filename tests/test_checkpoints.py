@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,17 @@ def test_atomic_path_replaces_on_success(tmp_path):
         assert path.read_text() == "one"
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as refused, atomic_path(tmp_path / "folder") as temporary:
+        temporary.write_text("new")
+    assert (refused.value.filename, refused.value.filename2) == (str(tmp_path / "folder"), None)
+    with pytest.raises(OSError, match=r"/sys/file'$"), atomic_path(Path("/sys/file")) as temporary:
+        temporary.write_text("new")
+    with pytest.raises(FileNotFoundError, match=r"other'$"), atomic_path(tmp_path / "file"):
+        (tmp_path / "other").read_text()
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -1,6 +1,7 @@
 """Scores: every slot plays the same number of whole games, unclipped, from the starts asked for."""
 
 import copy
+import math
 import threading
 from dataclasses import replace
 from typing import ClassVar
@@ -215,9 +216,19 @@ def test_starts_teacher_needs_a_teacher():
         play_episodes(Chooser(0), "breakout", "paper2015", evaluation, seed=0)
 
 
-def test_episodes_must_fill_the_slots():
-    with pytest.raises(ValueError, match=r"episodes \(5\) must be a multiple of envs \(2\)"):
-        play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(5, 2, 0.0), seed=0)
+@pytest.mark.parametrize(
+    ("episodes", "envs", "epsilon", "message"),
+    [
+        (5, 2, 0.0, r"episodes \(5\) must be a multiple of envs \(2\)"),
+        (0, 1, 0.0, "episodes is 0; allowed: 1 or more"),
+        (4, -2, 0.0, "envs is -2; allowed: 1 or more"),
+        (4, 2, 1.5, "epsilon is 1.5, no probability; allowed: 0 to 1"),
+        (4, 2, math.nan, "epsilon is nan, no probability; allowed: 0 to 1"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(episodes, envs, epsilon, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluation(episodes, envs, epsilon)
 
 
 def test_a_game_that_the_agent_does_not_play_is_refused():

@@ -38,7 +38,7 @@ SLOTS_PER_SHARE = 16
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How agents are scored."""
+    """How agents are scored. Raises ValueError for numbers that cannot be."""
 
     episodes: int
     """Games; a multiple of ``envs``."""
@@ -51,6 +51,15 @@ class Evaluation:
     1 .. teacher_steps, and only what the agent earns afterwards counts: a public stand-in for human starts."""
     teacher_steps: int = 0
     """Most steps that the teacher plays under ``starts: teacher``."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("episodes", self.episodes), ("envs", self.envs)):
+            if number < 1:
+                raise ValueError(f"{name} is {number}; allowed: 1 or more")
+        if self.episodes % self.envs:
+            raise ValueError(f"episodes ({self.episodes}) must be a multiple of envs ({self.envs})")
+        if not 0 <= self.epsilon <= 1:
+            raise ValueError(f"epsilon is {self.epsilon:g}, no probability; allowed: 0 to 1")
 
 
 class Actor(Protocol):
@@ -92,8 +101,6 @@ def play_episodes(
     """
     if evaluation.starts == "teacher" and teacher is None:
         raise ValueError("starts: teacher needs a teacher")
-    if evaluation.episodes % evaluation.envs:
-        raise ValueError(f"episodes ({evaluation.episodes}) must be a multiple of envs ({evaluation.envs})")
     players: list[Actor] = [agent, teacher] if teacher else [agent]
     for player in players:
         check_actions(player, game, action_ids(game, PROTOCOLS[protocol]))

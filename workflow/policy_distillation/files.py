@@ -11,7 +11,8 @@ import json
 import math
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,12 +46,34 @@ def hold_lock(path: Path) -> TextIO:
     return file
 
 
+def check_output(path: Path, inputs: Iterable[Path] = (), folder: bool = False) -> None:
+    """Refuse an output before the work for it begins; what is there stays as it is.
+
+    Args:
+        inputs: files that are still needed.
+        folder: the output is a folder, which may be there already.
+
+    Raises OSError where it cannot be written, and ValueError where it is one of the inputs.
+    """
+    try:
+        if path.is_dir() and not folder:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        parent = (path if folder else path.parent).absolute()
+        there = next(place for place in (parent, *parent.parents) if place.exists())
+        tempfile.TemporaryFile(dir=there).close()  # permissions do not tell: root has them in /sys, too
+        same = path.exists() and any(file.exists() and file.samefile(path) for file in inputs)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    if same:
+        raise ValueError(f"{path}: this is an input; choose another --output")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path``; on success synced and renamed to it, on failure removed.
 
     Whoever looks finds the old file or the new one, never half of it, even after a power cut. What a kill leaves under
-    the temporary name is overwritten by the next try.
+    the temporary name is overwritten by the next try. An OSError about the temporary name is raised about ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
@@ -59,9 +82,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             _sync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     with contextlib.suppress(OSError):  # the file is there: a folder that cannot be synced undoes nothing
         folder = os.open(path.parent, os.O_RDONLY)

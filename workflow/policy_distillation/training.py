@@ -26,7 +26,14 @@ from .stopping import Stopped, stop_at_once
 
 
 def prepare_process(seed: int, threads: int) -> None:
-    """Seeds, thread count and two CPU settings. Equal seeds and thread counts give equal bits on the CPU."""
+    """Seeds, thread count and two CPU settings. Equal seeds and thread counts give equal bits on the CPU.
+
+    Raises ValueError for a seed or a thread count that cannot be.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}; allowed: 0 to {2**64 - 1}")
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; allowed: 1 or more")
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
