@@ -245,19 +245,22 @@ def run(monkeypatch, capsys, *arguments):
 
 @pytest.fixture
 def agents(tmp_path):
-    """A teacher of two games and a student of one."""
+    """A teacher of two games and students of one."""
     protocol = {"name": "paper2015"}
     torch.manual_seed(0)
     both = Agent(TINY, {game: ACTIONS[game] for game in ("breakout", "pong")})
     save_agent(tmp_path / "both.safetensors", both, {"kind": "dqn", "protocol": protocol})
     student = {"kind": "student", "protocol": protocol, "settings": {"loss": "kl"}}
     save_agent(tmp_path / "student.safetensors", agent_for("pong"), student)
-    return [str(tmp_path / f"{name}.safetensors") for name in ("both", "student")]
+    save_agent(tmp_path / "freeway.safetensors", agent_for("freeway"), student)
+    return {name: str(tmp_path / f"{name}.safetensors") for name in ("both", "student", "freeway")}
 
 
 def test_record_writes_agents_side_by_side(monkeypatch, capsys, tmp_path, agents):
     monkeypatch.chdir(tmp_path)
-    said = run(monkeypatch, capsys, "record", *agents, "--seconds", "2", "--show", "probabilities")
+    said = run(
+        monkeypatch, capsys, "record", agents["both"], agents["student"], "--seconds", "2", "--show", "probabilities"
+    )
     assert said.startswith("pong.mp4: pong, score ")
     assert said.count("(stopped)") == 2
     frames = decoded(tmp_path / "pong.mp4", 2 * (320 + drawing.BARS) + drawing.GAP, 420 + HEADER)
@@ -273,29 +276,70 @@ def test_watch_without_a_display_writes_a_video(monkeypatch, capsys, tmp_path):
     assert len(decoded(tmp_path / "pong.mp4", 320, 420 + HEADER)) == 30
 
 
-def test_watch_opens_a_window(tmp_path):
+def test_watch_overwrites_no_video(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    for name in ("pong.mp4", "pong-2.mp4"):
+        (tmp_path / name).write_text("mine")
+    said = run(monkeypatch, capsys, "watch", STUDENT, "--seconds", "0.5")
+    assert said.splitlines()[1].startswith("pong-3.mp4: pong, score ")
+    assert [(tmp_path / name).read_text() for name in ("pong.mp4", "pong-2.mp4")] == ["mine", "mine"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pong-2.mp4", "pong-3.mp4", "pong.mp4"]
+
+
+def test_play_without_an_end_is_shown_to_the_games_end(monkeypatch, capsys, tmp_path, short):
+    monkeypatch.chdir(tmp_path)
+    said = run(monkeypatch, capsys, "record", STUDENT, "--seconds", "inf")
+    assert said.startswith("pong.mp4: pong, score 0; ")
+
+
+@pytest.fixture
+def display():
     need_program("Xvfb", "xvfb")
     pytest.importorskip("tkinter")
     with subprocess.Popen(
         ["Xvfb", "-displayfd", "1", "-screen", "0", "800x600x24"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            display = f":{server.stdout.readline().decode().strip()}"
-            command = [sys.executable, "-m", "policy_distillation", "watch", STUDENT, "--seconds", "3"]
-            environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}
-            with subprocess.Popen(
-                command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-            ) as watching:
-                brown = 0
-                while brown < 50_000 and watching.poll() is None:  # Pong's field
-                    time.sleep(0.2)
-                    screen = np.asarray(ImageGrab.grab(xdisplay=display))[..., :3]
-                    brown = max(brown, int((screen == (144, 72, 17)).all(2).sum()))
-                assert brown >= 50_000
-                assert watching.communicate(timeout=120)[0].startswith("pong: score ")
-            assert list(tmp_path.iterdir()) == []
+            yield f":{server.stdout.readline().decode().strip()}"
         finally:
             server.terminate()
+
+
+def test_watch_opens_a_window(tmp_path, display):
+    command = [sys.executable, "-m", "policy_distillation", "watch", STUDENT, "--seconds", "3"]
+    environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as watching:
+        brown = 0
+        while brown < 50_000 and watching.poll() is None:  # Pong's field
+            time.sleep(0.2)
+            screen = np.asarray(ImageGrab.grab(xdisplay=display))[..., :3]
+            brown = max(brown, int((screen == (144, 72, 17)).all(2).sum()))
+        assert brown >= 50_000
+        assert watching.communicate(timeout=120)[0].startswith("pong: score ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_what_fails_while_a_window_is_open_ends_the_command(display, error):
+    """Ctrl-C, say: Tk would print a traceback and leave the window standing."""
+    program = f"""
+from PIL import Image
+from policy_distillation.window import show
+
+def failing():
+    yield Image.new("RGB", (10, 10))
+    raise {error.__name__}("lost")
+
+try:
+    show(failing(), "game", 30)
+except {error.__name__} as end:
+    print("ended:", end)
+"""
+    environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ended: lost\n", "")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +350,12 @@ def test_watch_opens_a_window(tmp_path):
         (["{both}", "{student}", "--game", "breakout"], "error: {student} does not play breakout; it plays pong"),
         (["{both}", "--game", "chess"], "error: unknown game 'chess'; allowed: adventure, "),
         (["missing.safetensors"], "error: missing.safetensors: no such file"),
-        (["{student}", "--seconds", "0"], "error: --seconds 0 is less than a step; allowed: 0.07 or more"),
+        (["{student}", "--seconds", "0"], "error: --seconds 0 shows not a single step; allowed: 0.07 or more"),
+        (["{student}", "--seconds", "nan"], "error: --seconds nan shows not a single step; allowed: 0.07 or more"),
+        (
+            ["{student}", "{freeway}"],
+            "error: these agents share no game: {student} plays pong; {freeway} plays freeway",
+        ),
         (["{student}", "--output", "game.webm"], "error: game.webm: no such format; allowed endings: .mp4, .gif"),
         (
             ["{student}", "--output", "game.gif"],
@@ -317,9 +366,8 @@ def test_watch_opens_a_window(tmp_path):
     ],
 )
 def test_faults_are_told_in_a_line(monkeypatch, capsys, tmp_path, agents, arguments, message):
-    names = dict(zip(("both", "student"), agents, strict=True))
     monkeypatch.chdir(tmp_path)
-    said = run(monkeypatch, capsys, "record", *(argument.format(**names) for argument in arguments))
-    assert said.startswith(message.format(**names))
+    said = run(monkeypatch, capsys, "record", *(argument.format(**agents) for argument in arguments))
+    assert said.startswith(message.format(**agents))
     assert "\n" not in said.strip()
     assert not list(tmp_path.glob("*.mp4"))

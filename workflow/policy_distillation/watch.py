@@ -14,6 +14,7 @@ from PIL import Image
 from .atari import FRAME_SKIP
 from .checkpoints import load_agent
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
+from .files import check_output
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
 from .games import game_name
 from .protocols import ProtocolName
@@ -24,6 +25,8 @@ from .window import NoDisplay, show
 STEPS_PER_SECOND = FRAMES_PER_SECOND / FRAME_SKIP
 RATE = round(STEPS_PER_SECOND * PICTURES_PER_STEP)
 """Pictures a second."""
+LONGEST = 10**9
+"""Steps that may be asked for, beyond any game's end: --seconds inf."""
 
 Agents = Annotated[tuple[Path, ...], tyro.conf.Positional]
 
@@ -60,9 +63,9 @@ class Showing:
             raise ValueError("which agent? Give the path of an agent.safetensors")
         if not 0 <= view.epsilon <= 1:
             raise ValueError(f"--epsilon {view.epsilon:g} is no probability; allowed: 0 to 1")
-        if view.seconds * STEPS_PER_SECOND < 1:
+        if not view.seconds * STEPS_PER_SECOND >= 1:
             raise ValueError(
-                f"--seconds {view.seconds:g} is less than a step; allowed: {1 / STEPS_PER_SECOND:.2f} or more"
+                f"--seconds {view.seconds:g} shows not a single step; allowed: {1 / STEPS_PER_SECOND:.2f} or more"
             )
         self._view, self._loaded = view, [load_agent(path) for path in agents]
         self.game = _common_game(
@@ -81,7 +84,7 @@ class Showing:
         agent, view = self._loaded[number][0], self._view
         precision = select_precision("auto", agent.device)
         moments = play_in_colour(agent, self.game, self._protocol, view.epsilon, view.seed, precision)
-        moments = itertools.islice(moments, int(view.seconds * STEPS_PER_SECOND))
+        moments = itertools.islice(moments, int(min(view.seconds * STEPS_PER_SECOND, LONGEST)))
         return pictures(self._noted(number, moments), self._players[number], view.show)
 
     def _noted(self, number: int, moments: Iterator[Moment]) -> Iterator[Moment]:
@@ -103,10 +106,13 @@ def _common_game(agents: Sequence[Path], games: Sequence[set[str]], wanted: str 
             if wanted not in plays:
                 raise ValueError(f"{path} does not play {wanted}; it plays {', '.join(sorted(plays))}")
         return wanted
-    if len(common) != 1:
+    if not common:
+        each = (f"{path} plays {', '.join(sorted(plays))}" for path, plays in zip(agents, games, strict=True))
+        raise ValueError(f"these agents share no game: {'; '.join(each)}")
+    if len(common) > 1:
         raise ValueError(
             f"which game? Name it with --game; {'these agents share' if len(agents) > 1 else 'this agent plays'}"
-            f" {', '.join(common) or 'none'}"
+            f" {', '.join(common)}"
         )
     return common[0]
 
@@ -122,8 +128,15 @@ def record(agents: Agents, view: Annotated[View, tyro.conf.arg(name="")] = View(
     showing = Showing(agents, view)
     path = output or Path(f"{showing.game}.mp4")
     find_encoder(path, view.seconds)  # better refused now than after a game
+    check_output(path, agents)
     write_video(iter(showing), path, RATE)
     print(f"{path}: {showing.game}, score {showing.outcome}; {path.stat().st_size / 1e6:.1f} MB")
+
+
+def _free(game: str) -> Path:
+    """A name for a video that nobody named, so that none is overwritten: pong.mp4, pong-2.mp4, ..."""
+    names = itertools.chain([game], (f"{game}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := Path(f"{name}.mp4")).exists())
 
 
 def watch(agents: Agents, view: Annotated[View, tyro.conf.arg(name="")] = View()) -> None:
@@ -138,6 +151,6 @@ def watch(agents: Agents, view: Annotated[View, tyro.conf.arg(name="")] = View()
         show(iter(showing), f"{showing.game}: {', '.join(map(str, agents))}", RATE)
     except NoDisplay as error:
         print(f"no window ({error}); writing a video instead")
-        record(agents, view)
+        record(agents, view, _free(showing.game))
     else:
         print(f"{showing.game}: score {showing.outcome}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import TracebackType
 
 from PIL import Image
 
@@ -15,7 +16,7 @@ class NoDisplay(RuntimeError):
 def show(pictures: Iterator[Image.Image], title: str, rate: float) -> None:
     """Show ``rate`` pictures a second until the last, or until the window is closed (also by Escape or q).
 
-    Raises NoDisplay before the first picture is asked for.
+    Raises NoDisplay before the first picture is asked for, and whatever a picture raises; then the window is closed.
     """
     try:
         import tkinter
@@ -32,6 +33,13 @@ def show(pictures: Iterator[Image.Image], title: str, rate: float) -> None:
     label.pack()
     for key in ("<Escape>", "q"):
         root.bind(key, lambda event: root.destroy())
+    failed: list[BaseException] = []
+
+    def fail(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        failed.append(error)
+        root.destroy()
+
+    root.report_callback_exception = fail  # Tk's own prints a traceback and leaves the window as it is
     start = time.monotonic()
 
     def show_next(number: int) -> None:
@@ -45,5 +53,7 @@ def show(pictures: Iterator[Image.Image], title: str, rate: float) -> None:
         due = start + (number + 1) / rate
         root.after(max(1, round(1000 * (due - time.monotonic()))), show_next, number + 1)
 
-    show_next(0)
+    root.after(0, show_next, 0)
     root.mainloop()
+    if failed:
+        raise failed[0]
