@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 
 import gymnasium
@@ -93,7 +97,7 @@ def check_episode(part, game, found):
 
 
 def test_the_games_are_those_of_the_part(parts):
-    with Part(parts[0]) as part, h5py.File(parts[0]) as file:
+    with Part(parts[0]) as part, h5py.File(parts[0], locking=False) as file:
         table = file["episodes"]
         complete = table["complete"][...]
         found = list(episodes(part))
@@ -140,6 +144,10 @@ def test_what_does_not_belong_together_is_refused(parts, tmp_path, root):
     other = record(tmp_path, 0, "logits")
     with pytest.raises(ExportError, match="its teacher is not that of"):
         export_minari([parts[0], other], "breakout-v0")
+    again = tmp_path / "again.h5"
+    shutil.copy(parts[1], again)
+    with pytest.raises(ExportError, match=f"{again}: the same part as {parts[1]}"):
+        export_minari([*parts, again], "breakout-v0")
     for name in ("breakout", "../breakout-v0", "/tmp/breakout-v0", "a b-v0", "breakout-v0/"):
         with pytest.raises(ExportError, match=f"{re.escape(repr(name))} is no name for a Minari data set"):
             export_minari(parts, name)
@@ -159,10 +167,11 @@ def test_what_fails_leaves_nothing_behind(parts, root, monkeypatch):
     assert not list(root.iterdir())
 
 
-def test_the_command(parts, root, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["policy_distillation", "export", str(parts[0]), "--to", "minari"])
-    main()
-    assert capsys.readouterr().out == f"written to {root / 'breakout' / 'teacher-v0'}\n"
+def test_the_command(parts, root, monkeypatch):
+    command = [sys.executable, "-m", "policy_distillation", "export", str(parts[0]), "--to", "minari"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"written to {root / 'breakout' / 'teacher-v0'}\n", "")
     teacher = str(ROOT / "resources/teachers/pong/agent.safetensors")
     monkeypatch.setattr("sys.argv", ["policy_distillation", "export", teacher, "--to", "minari"])
     with pytest.raises(SystemExit, match="not a part of a teacher data set"):

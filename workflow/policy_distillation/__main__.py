@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,21 +13,25 @@ openmp.prepare("play")  # before torch is loaded
 import numpy as np
 import tyro
 
-from .checkpoints import CheckpointError, load_agent, save_agent
-from .dataset_format import DatasetError
+from .checkpoints import load_agent, save_agent
 from .evaluate import Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
 from .exporting.onnx import OnnxAgent
-from .files import strict_json
+from .files import check_output, strict_json
 from .games import game_name
 from .importing.agents import describe, import_agent
+from .networks import EPSILON
 from .parts import Part
 from .protocols import ProtocolName
 from .readouts import Acting, Outputs, describe_acting
 from .sidecar import describe_csv
 from .sources import check_import
+from .stopping import told_in_a_line
 from .training import prepare_process, provenance, select_device, select_precision, stream
 from .watch import record, watch
+
+ENVS = 16
+"""Emulators that play where nobody says how many."""
 
 File = Annotated[Path, tyro.conf.Positional]
 
@@ -59,8 +60,8 @@ def evaluate(
     game: str | None = None,
     protocol: ProtocolName | None = None,
     episodes: int = 32,
-    envs: int = 16,
-    epsilon: float = 0.05,
+    envs: int = ENVS,
+    epsilon: float = EPSILON,
     acting: Acting | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -82,6 +83,7 @@ def evaluate(
         threads: CPU threads.
     """
     prepare_process(seed, threads)
+    evaluation = Evaluation(episodes, envs, epsilon)
     place = select_device(device)
     player: Actor
     if agent.suffix == ".onnx":
@@ -96,7 +98,7 @@ def evaluate(
             player,
             name,
             protocol or metadata["protocol"]["name"],
-            Evaluation(episodes, envs, epsilon),
+            evaluation,
             stream(seed, "evaluation"),
             select_precision("auto", place),
         )
@@ -157,7 +159,10 @@ def import_(
     }
     source = {key: value for key, value in source.items() if value is not None}
     check_import({"from": "any library", **source})
+    if episodes:
+        Evaluation(episodes, ENVS, epsilon=EPSILON)  # better refused now than once the agent is written
     agent, metadata = import_agent(source, game_name(game), protocol)
+    check_output(output, [Path(file), *([mapping] if mapping else [])])
     save_agent(output, agent, {**metadata, "provenance": provenance()})
     print(describe(agent, metadata))
     print(f"{'written to':<10} {output}")
@@ -166,7 +171,7 @@ def import_(
 
 
 def main() -> None:
-    try:
+    with told_in_a_line():
         tyro.extras.subcommand_cli_from_dict(
             {
                 "inspect": inspect,
@@ -178,12 +183,6 @@ def main() -> None:
             },
             prog="policy_distillation",
         )
-        sys.stdout.flush()
-    except (CheckpointError, DatasetError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:  # `inspect FILE | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit goes nowhere
-        sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,13 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, OSError) as error:
+        if Path(path).is_dir():
+            raise CheckpointError(f"{path}: a folder; name the agent.safetensors in it") from None
+        if Path(path).suffix == ".onnx":
+            raise CheckpointError(
+                f"{path}: an ONNX file, which only `evaluate` and `inspect` read; name the .safetensors that it was "
+                "made of"
+            ) from None
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
     if text is None:
         raise CheckpointError(f"{path}: a safetensors file, but not an agent of this project")

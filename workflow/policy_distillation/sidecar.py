@@ -31,7 +31,7 @@ def read_sidecar(csv: Path) -> dict[str, Any]:
     """What made a CSV. Raises SidecarError where that is not known, or the CSV is not the one that was written."""
     path = sidecar_path(csv)
     if not csv.is_file():
-        raise SidecarError(f"{csv}: no such file")
+        raise SidecarError(f"{csv}: {'a folder, not a file' if csv.is_dir() else 'no such file'}")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

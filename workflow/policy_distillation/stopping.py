@@ -1,8 +1,12 @@
-"""SIGTERM (a time limit, a preemption) and SIGINT (Ctrl-C): an end in good order."""
+"""An end in good order: at SIGTERM (a time limit, a preemption), at SIGINT (Ctrl-C), and at what a user can mend."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType
 
 
@@ -18,6 +22,24 @@ def stop_at_once(number: int, frame: FrameType | None) -> None:
     """A signal's handler for jobs that have nothing to save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # they come in threes: from Slurm, from Snakemake, from a wrapper
     raise Stopped(number)
+
+
+@contextlib.contextmanager
+def told_in_a_line() -> Iterator[None]:
+    """Around a command: what its user can mend ends it with one line instead of a traceback, and Ctrl-C with none."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # `inspect FILE | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit goes nowhere
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(f"error: {place}{error.strerror or error}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 class StopSignal:

@@ -8,6 +8,20 @@ beyond the package itself is imported when it is used.
 
 from __future__ import annotations
 
+import importlib
+
+ONNX_MODULES = ("onnx", "onnxscript", "onnxruntime")
+"""What writing an ONNX file and playing it needs, the extra ``onnx``."""
+
 
 class ExportError(ValueError):
     """Something that cannot be exported as asked. The message is one line for the user."""
+
+
+def need(who: str, extra: str, *modules: str) -> None:
+    """Raise ExportError, which says what to install, unless the modules of an optional dependency are there."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise ExportError(f"{who} needs {error.name}: pip install 'policy-distillation[{extra}]'") from None

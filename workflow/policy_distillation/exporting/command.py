@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from ..checkpoints import load_agent
-from ..files import file_digest
+from ..files import check_output, file_digest
 from ..games import game_name
 from ..networks import Agent
-from . import ExportError
+from . import ONNX_MODULES, ExportError, need
 from .environment import read_protocol
 
 Target = Literal["onnx", "hub-folder", "cleanrl", "sb3", "minari"]
-EXTRAS: dict[str, str] = {"onnx": "onnx", "hub-folder": "hub", "sb3": "sb3", "minari": "minari"}
-"""What of the package's optional dependencies each target needs."""
+NEEDS: dict[Target, tuple[str, ...]] = {
+    "onnx": ("onnx", *ONNX_MODULES),
+    "hub-folder": ("hub", "huggingface_hub"),
+    "cleanrl": ("",),
+    "sb3": ("sb3", "stable_baselines3"),
+    "minari": ("minari", "minari", "cv2"),
+}
+"""What of the package's optional dependencies each target needs: the extra, and its modules."""
+OPTIONS: dict[Target, tuple[str, ...]] = {
+    "onnx": ("game", "int8", "dataset", "teachers"),
+    "hub-folder": ("scores", "replay", "teachers", "episodes", "name"),
+    "cleanrl": ("game",),
+    "sb3": ("game",),
+    "minari": ("name",),
+}
+"""What may be said of each target, beside where it goes."""
+INT8_OPTIONS = {
+    "dataset": "a part of the data set of the agent's teacher",
+    "teachers": "whose play it is calibrated on",
+}
+"""What of that is for eight bits alone, in words."""
 
 
 def export(
@@ -49,38 +70,63 @@ def export(
         episodes: for the hub: games to play anew for its scores, a multiple of 16.
         name: for the hub: USER/REPOSITORY; for Minari: the data set's name, by default GAME/teacher-v0.
     """
-    try:
-        if not files:
-            raise ExportError("name a file: an agent's, or parts of a data set for Minari")
-        if to == "minari":
-            print(f"written to {_minari(files, output, name)}")
-            return
-        if len(files) != 1:
-            raise ExportError(f"{len(files)} files; --to {to} takes one agent")
-        agent, metadata = load_agent(files[0])
-        protocol = read_protocol(metadata.get("protocol"), files[0])
-        if to == "hub-folder":
-            from .hub import check_new, export_hub, find_scores, play_scores
+    if not files:
+        raise ExportError("name a file: an agent's, or parts of a data set for Minari")
+    _check_options(
+        to,
+        {
+            "game": game,
+            "int8": int8,
+            "dataset": dataset,
+            "scores": scores,
+            "replay": replay,
+            "teachers": teachers,
+            "episodes": episodes,
+            "name": name,
+        },
+    )
+    need(f"--to {to}", *NEEDS[to])
+    if to == "minari":
+        print(f"written to {_minari(files, output, name)}")
+        return
+    if len(files) != 1:
+        raise ExportError(f"{len(files)} files; --to {to} takes one agent")
+    agent, metadata = load_agent(files[0])
+    protocol = read_protocol(metadata.get("protocol"), files[0])
+    if to == "hub-folder":
+        from .hub import check_new, export_hub, find_scores, play_scores
 
-            folder = output or Path("hub")
-            check_new(folder)
-            played = (
-                play_scores(agent, protocol.name, episodes) if episodes else find_scores(files[0], metadata, scores)
-            )
-            export_hub(files[0], folder, agent, metadata, played, replay, teachers, name)
-            print(f"written to {folder}; to publish it: hf upload {name or 'USER/REPOSITORY'} {folder}")
-            return
-        chosen = _choose(agent, game)
-        if to != "onnx":
-            _for_library(chosen, to, output)
-        elif int8:
-            _int8(chosen, metadata, files[0], output, dataset, teachers)
-        else:
-            _onnx(chosen, metadata, output, dataset)
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            f"--to {to} needs {error.name}: pip install 'policy-distillation[{EXTRAS.get(to, to)}]'"
-        ) from None
+        folder = output or Path("hub")
+        check_new(folder)
+        check_output(folder, folder=True)
+        played = play_scores(agent, protocol.name, episodes) if episodes else find_scores(files[0], metadata, scores)
+        export_hub(files[0], folder, agent, metadata, played, replay, teachers, name)
+        upload = ["hf", "upload", name or "USER/REPOSITORY", str(folder)]
+        print(f"written to {folder}; to publish it: {shlex.join(upload)}")
+        return
+    chosen = _choose(agent, game)
+    if to != "onnx":
+        _for_library(chosen, to, files[0], output)
+    elif int8:
+        _int8(chosen, metadata, files[0], output, dataset, teachers)
+    else:
+        _onnx(chosen, metadata, files[0], output)
+
+
+def _check_options(to: Target, values: Mapping[str, Any]) -> None:
+    """Raise ExportError for an option, by name, that is said and would do nothing."""
+    said = [name for name, value in values.items() if value]
+    for name in said:
+        if name not in OPTIONS[to]:
+            allowed = ", ".join(f"--{option}" for option in ("output", *OPTIONS[to]))
+            raise ExportError(f"--{name} means nothing to --to {to}; allowed: {allowed}")
+    for name, purpose in INT8_OPTIONS.items():
+        if to == "onnx" and name in said and "int8" not in said:
+            raise ExportError(f"--{name}, {purpose}, belongs to --int8")
+    if "dataset" in said and "teachers" in said:
+        raise ExportError("--teachers means nothing beside --dataset, which was played already")
+    if "episodes" in said and "scores" in said:
+        raise ExportError("--scores means nothing beside --episodes, which plays for new ones")
 
 
 def _minari(parts: tuple[Path, ...], root: Path | None, name: str | None) -> Path:
@@ -98,13 +144,12 @@ def _choose(agent: Agent, game: str | None) -> Agent:
     return agent.single(game_name(game) if game else next(iter(agent.actions)))
 
 
-def _onnx(agent: Agent, metadata: dict[str, Any], output: Path | None, dataset: Path | None) -> None:
+def _onnx(agent: Agent, metadata: dict[str, Any], file: Path, output: Path | None) -> None:
     from .onnx import export_onnx
 
     (game,) = agent.actions
-    if dataset is not None:
-        raise ExportError("--dataset, a part of the data set of the agent's teacher, belongs to --int8")
     path = output or Path(f"{game}.onnx")
+    check_output(path, [file])
     export_onnx(agent, metadata, path)
     _say_onnx(path, game)
 
@@ -123,6 +168,7 @@ def _int8(
 
     (game,) = agent.actions
     path = output or Path(f"{game}_int8.onnx")
+    check_output(path, [file, *([dataset] if dataset else teachers)])
     player = _player(file, metadata, game, teachers)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "float32.onnx")
@@ -155,21 +201,20 @@ def _say_onnx(path: Path, game: str) -> None:
     _say_written(path)
 
 
-def _for_library(agent: Agent, to: Target, output: Path | None) -> None:
+def _for_library(agent: Agent, to: Target, file: Path, output: Path | None) -> None:
     """An agent of one game as a file of CleanRL's or Stable-Baselines3's."""
     from .libraries import export_cleanrl, export_sb3
 
     (game,) = agent.actions
-    if to == "cleanrl":
-        path = output or Path(f"{game}.cleanrl_model")
-        export_cleanrl(agent, path)
-    else:
-        path = (output or Path(f"{game}.zip")).with_suffix(".zip")
-        export_sb3(agent, path)
+    path = output or Path(f"{game}.cleanrl_model")
+    if to == "sb3":
+        path = (output or Path(game)).with_suffix(".zip")  # which Stable-Baselines3 would add
+    check_output(path, [file])
+    (export_sb3 if to == "sb3" else export_cleanrl)(agent, path)
     if agent.readouts[game].outputs == "logits":  # neither library writes down what outputs mean
         print(
             f"WARNING: its outputs are logits, which {to} takes for Q-values: so will whoever reads {path}; "
-            f"back here say so: import {path} --game {game} --outputs logits"
+            f"back here say so: import {shlex.quote(str(path))} --game {game} --outputs logits"
         )
     _say_written(path)
 

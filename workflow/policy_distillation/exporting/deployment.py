@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from ..atari import SIDE, STACK
 from ..checkpoints import load_agent
 from ..evaluate import Actor, Evaluation, play_episodes
-from ..files import atomic_path
+from ..files import atomic_path, check_output
 from ..parts import Part
 from ..statistics import mean_return
+from ..stopping import told_in_a_line
 from ..training import prepare_process, stream
+from . import ONNX_MODULES, need
 from .int8 import players, quantise, recorded
 from .onnx import OnnxAgent, export_onnx
 
@@ -177,6 +179,9 @@ def main(
         output: rows are added to this CSV.
     """
     prepare_process(seed, threads)
+    evaluation = Evaluation(episodes, envs, epsilon)
+    need("measuring", "onnx", *ONNX_MODULES)
+    check_output(output, [part, *agents])
     with Part(part) as opened:
         game = opened.game
     for path in agents:
@@ -185,10 +190,11 @@ def main(
             files = [Path(folder, "agent.onnx"), Path(folder, "int8.onnx")]
             export_onnx(agent.single(game), metadata, files[0])
             print(f"{path}: {quantise(files[0], part, files[1], players(path, metadata), seed).describe()}")
-            rows = measure(path, game, files, part, Evaluation(episodes, envs, epsilon), seed)
+            rows = measure(path, game, files, part, evaluation, seed)
         write_csv([*read_csv(output), *rows] if output.exists() else rows, output)
     print(markdown(read_csv(output)))
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with told_in_a_line():
+        tyro.cli(main)

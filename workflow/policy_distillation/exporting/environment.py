@@ -36,11 +36,12 @@ def camel_case(game: str) -> str:
 
 def make_environment(game: str, protocol: Protocol) -> gymnasium.Env[Any, Any]:
     """The environment; a protocol that presses FIRE after a reset, which Gymnasium has no wrapper for, is refused."""
-    import ale_py  # noqa: F401 - registers its games
+    import ale_py  # registers its games
     from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 
     if protocol.fire_on_reset:
         raise ValueError(f"{protocol.name} presses FIRE after a reset; Gymnasium has no wrapper that does")
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it introduces itself
     env = gymnasium.make(
         environment_id(game),
         frameskip=1,

@@ -29,6 +29,7 @@ import h5py
 import numpy as np
 
 from ..atari import SIDE, STACK
+from ..files import check_output
 from ..parts import Part
 from . import ExportError
 from .environment import environment_spec, read_protocol
@@ -67,12 +68,16 @@ def export_minari(paths: Sequence[Path], identifier: str, root: Path | None = No
     if not IDENTIFIER.fullmatch(identifier):
         raise ExportError(f"{identifier!r} is no name for a Minari data set; allowed: NAME-v0, or SPACE/NAME-v0")
     root = root or Path(os.environ.get("MINARI_DATASETS_PATH", Path.home() / ".minari" / "datasets"))
+    check_output(root, folder=True)
     folder = root / identifier
     if folder.exists():
         raise ExportError(f"{folder} exists; choose another name, such as a higher version, or remove it")
     with ExitStack() as stack:
         parts = [stack.enter_context(Part(path)) for path in paths]
-        for part in parts[1:]:
+        for number, part in enumerate(parts):
+            for other in parts[:number]:
+                if part.digest == other.digest:
+                    raise ExportError(f"{part.path}: the same part as {other.path}")
             for name in ("game", "action_ids", "protocol", "teacher", "readout"):
                 if getattr(part, name) != getattr(parts[0], name):
                     raise ExportError(f"{part.path}: its {name} is not that of {parts[0].path}")

@@ -22,7 +22,7 @@ from ..atari import SIDE, STACK
 from ..files import atomic_path
 from ..networks import Agent, Precision
 from ..readouts import Readout
-from . import ExportError
+from . import ExportError, need
 
 FORMAT = "policy_distillation.onnx/1"
 OPSET = 20
@@ -111,17 +111,19 @@ def _quiet() -> Iterator[None]:
 class OnnxAgent:
     """An exported agent that can be scored as the agent itself can: on the CPU, with one thread.
 
-    Raises ExportError for a file that :func:`export_onnx` did not write.
+    Raises ExportError for a file that :func:`export_onnx` did not write, and where onnxruntime is missing.
     """
 
     def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        if not path.is_file():
+            raise ExportError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
+        need(f"{path}: an agent in ONNX", "onnx", "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        if not Path(path).is_file():
-            raise ExportError(f"{path}: no such file")
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
             self.metadata = _description(self._session.get_modelmeta().custom_metadata_map)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atari import action_ids
+from ..checkpoints import CheckpointError, read_metadata
 from ..files import file_digest
 from ..networks import Agent
 from ..protocols import PROTOCOLS, Protocol
@@ -27,7 +28,12 @@ def download(source: Mapping[str, Any]) -> Path:
 
     ``HF_HUB_OFFLINE=1`` allows the cache alone; ``HF_HOME`` says where that is.
     """
-    from huggingface_hub import hf_hub_download
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError as error:
+        raise AgentImportError(
+            f"{source['hub']}: a file on the model hub needs {error.name}: pip install 'policy-distillation[hub]'"
+        ) from None
 
     name = hub_file(source)
     try:
@@ -56,6 +62,13 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
     if has_snapshots(source):
         path = snapshot(path, 1.0)
     content = read_tensors(path)
+    if content.container == "safetensors" and not source.get("mapping"):
+        try:
+            read_metadata(path)
+        except CheckpointError:
+            pass  # somebody else's
+        else:
+            raise AgentImportError(f"{path}: already an agent of this project; it can be used as it is")
     try:
         found, ids = _recognise(content, source)
         declaration = _overridden(found.declaration, source)

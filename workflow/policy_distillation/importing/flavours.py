@@ -23,6 +23,7 @@ from ..checkpoints import load_agent
 from ..evaluate import Evaluation, play_episodes
 from ..networks import Agent
 from ..protocols import PROTOCOLS, Protocol
+from ..stopping import told_in_a_line
 
 NOOP, FIRE, RIGHT = 0, 1, 2
 """Positions in the minimal action set of a game that has FIRE, as the wrappers assume them."""
@@ -168,4 +169,5 @@ def _row(name: str, returns: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with told_in_a_line():
+        tyro.cli(main)
