@@ -154,12 +154,25 @@ def test_whatever_the_package_imports_is_declared():
 def test_the_commands_need_no_extra(installed):
     names = sorted(name for name, owners in packages_distributions().items() if declared(owners) & (EXTRAS - CORE))
     assert {"matplotlib", "snakemake", "tensorboard"} <= set(names)
+    commands = [
+        ["inspect", str(AGENT)],
+        ["export", str(AGENT), "--to", "cleanrl", "--output", "freeway.cleanrl_model"],
+        ["import", "freeway.cleanrl_model", "--game", "freeway", "--output", "imported.safetensors"],
+        ["evaluate", "imported.safetensors", "--episodes", "1", "--envs", "1"],
+    ]
     program = f"""
 import sys
 for name in {names}:
     sys.modules[name] = None  # importing it fails
-sys.argv = ["policy-distillation", "inspect", {str(AGENT)!r}]
 from policy_distillation.__main__ import main
-main()
+for command in {commands}:
+    sys.argv = ["policy-distillation", *command]
+    main()
 """
-    assert json.loads(installed.python("-c", program))["games"] == ["freeway"]
+    said = installed.python("-c", program)
+    description, end = json.JSONDecoder().raw_decode(said)
+    assert description["games"] == ["freeway"]
+    exported, *imported, evaluated = said[end:].strip().splitlines()
+    assert exported.startswith("written to freeway.cleanrl_model, ")
+    assert imported[-1].split() == ["written", "to", "imported.safetensors"]
+    assert evaluated.startswith("freeway: mean return ")
