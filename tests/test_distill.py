@@ -697,7 +697,7 @@ def test_an_hour_that_a_purge_took_is_not_played_again_by_another(driving, tmp_p
         (tmp_path / "stopped/state/hour-breakout-1.h5").unlink()
     run(parts, tmp_path / "stopped", recipe, teachers=teachers)
     output = capsys.readouterr().out
-    assert ("hour-breakout-1.h5: missing or cut short, so state.pt is of no use; starting afresh" in output) == purged
+    assert ("hour-breakout-1.h5: missing or damaged, so state.pt is of no use; starting afresh" in output) == purged
     assert ("resuming at update 8" in output) != purged
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 

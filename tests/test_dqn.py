@@ -743,7 +743,7 @@ def test_a_snapshot_that_a_purge_took_is_made_again(tmp_path, capsys, fixed_scor
         (tmp_path / "state/0.safetensors").unlink()
     run(tmp_path, snapshots=2)
     output = capsys.readouterr().out
-    assert ("0.safetensors: missing or cut short, so state.pt is of no use; starting afresh" in output) == purged
+    assert ("0.safetensors: missing or damaged, so state.pt is of no use; starting afresh" in output) == purged
     assert ("resuming at step 90" in output) != purged
     names = ["0.safetensors", "1.safetensors"]
     assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == names

@@ -97,7 +97,7 @@ def check_episode(part, game, found):
 
 
 def test_the_games_are_those_of_the_part(parts):
-    with Part(parts[0]) as part, h5py.File(parts[0], locking=False) as file:
+    with Part(parts[0]) as part, h5py.File(parts[0]) as file:
         table = file["episodes"]
         complete = table["complete"][...]
         found = list(episodes(part))

@@ -38,6 +38,7 @@ import h5py
 import numpy as np
 
 from .atari import SIDE, STACK
+from .hdf5 import open_hdf5
 from .readouts import MOST_ACTIONS, Readout
 
 VERSIONS = (1, 2)
@@ -113,7 +114,7 @@ def open_verified(path: Path, version: int) -> h5py.File:
     Raises DatasetError for any other file; :func:`check_seal` comes first.
     """
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = open_hdf5(path, "r")
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
     try:

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system that knows no locks answers."""
+
 
 class Locked(RuntimeError):
     """Somebody else works there. The message is one line for the user."""
@@ -37,7 +40,7 @@ def hold_lock(path: Path) -> TextIO:
         file.close()
         raise Locked(f"{path.parent}: in use by {owner or 'another process'}; wait for it or stop it") from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        if error.errno not in NO_LOCKS:
             raise
         print(f"{path.parent}: this file system has no locks, so nothing keeps a second process away", flush=True)
     file.truncate(0)

@@ -23,6 +23,7 @@ from .atari import SIDE, STACK, action_ids
 from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
+from .hdf5 import open_hdf5
 from .networks import Agent
 from .parts import Part
 from .play import Play, Transition
@@ -101,7 +102,7 @@ def record(
     arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
     episodes = _Episodes(play)
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", locking=False, userblock_size=USER_BLOCK) as file:
+        with open_hdf5(temporary, "w", userblock_size=USER_BLOCK) as file:
             frames = _frames(file, "frames", times, slots)
             _frames(file, "context", STACK - 1, slots)[...] = play.observations[:, :-1].swapaxes(0, 1)
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import hdf5plugin
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from .atari import SIDE, STACK, Step
 from .files import atomic_path
+from .hdf5 import open_hdf5
 
 PIXELS = SIDE * SIDE
 
@@ -166,7 +166,7 @@ class Replay:
     def save(self, path: Path) -> None:
         """Write the filled part, oldest first, to HDF5. Zstandard shrinks Atari frames some fifty times."""
         order = torch.arange(self.head - self.filled, self.head, device=self.frames.device) % self.times
-        with atomic_path(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
+        with atomic_path(path) as temporary, open_hdf5(temporary, "w") as file:
             shape = (self.filled, self.slots, PIXELS)
             chunks = (min(64, self.filled), 1, PIXELS) if self.filled else None
             frames = file.create_dataset("frames", shape, "u1", chunks=chunks, **hdf5plugin.Zstd(clevel=1))
@@ -178,7 +178,7 @@ class Replay:
 
     def load(self, path: Path) -> None:
         """Read what :meth:`save` wrote. The emulators start new games: the newest stored step counts as truncated."""
-        with h5py.File(path, "r", locking=False) as file:
+        with open_hdf5(path, "r") as file:
             kept, slots = file["ages"].shape
             if slots != self.slots or kept > self.times:
                 raise ValueError(f"{path}: a replay of {kept} x {slots} does not fit into {self.times} x {self.slots}")

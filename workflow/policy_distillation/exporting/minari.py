@@ -30,6 +30,7 @@ import numpy as np
 
 from ..atari import SIDE, STACK
 from ..files import check_output
+from ..hdf5 import open_hdf5
 from ..parts import Part
 from . import ExportError
 from .environment import environment_spec, read_protocol
@@ -94,7 +95,7 @@ def export_minari(paths: Sequence[Path], identifier: str, root: Path | None = No
 def _write(folder: Path, identifier: str, parts: Sequence[Part]) -> None:
     folder.mkdir(parents=True)
     counts: list[int] = []
-    with h5py.File(folder / "main_data.hdf5", "w", locking=False) as file:
+    with open_hdf5(folder / "main_data.hdf5", "w") as file:
         for part in parts:
             for episode in episodes(part):
                 _write_episode(file, len(counts), part, episode)
