@@ -1,5 +1,5 @@
 # make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
-# make check   set up, then style checks and unit tests: less than three minutes on two cores
+# make check   set up, then style checks and unit tests
 # make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
 #              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
