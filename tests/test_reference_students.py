@@ -55,7 +55,7 @@ def test_the_students_are_those_that_the_table_describes() -> None:
         csv = STUDENTS / game / size / "scores.csv"
         assert read_sidecar(csv)["agent"]["digest"] == metadata["digest"]
         returns = pd.read_csv(csv)["return"]
-        assert len(returns) == 112
+        assert len(returns) == (32 if game == "breakout" else 112)
         assert f"{returns.mean():,.1f}" == score
 
 

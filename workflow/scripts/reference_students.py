@@ -12,8 +12,8 @@ README = """# Reference students
 
 Distilled by this workflow from the [reference teachers](../teachers/README.md) with the loss KL
 (`snakemake --profile profiles/reference_students reference_students`), float16, in sizes of the paper. Mean return and
-standard error of {episodes} games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in as many. Each
-file names its settings, seed, data, teacher, software and hardware:
+standard error of so many games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in 112. Each file
+names its settings, seed, data, teacher, software and hardware:
 `python -m policy_distillation inspect resources/students/pong/net3/agent.safetensors`.
 
 {table}
@@ -38,6 +38,7 @@ with logging_to(snakemake.log[0]):
                 "parameters": f"{agent.parameter_count:,}",
                 "kB": f"{path.stat().st_size / 1000:,.0f}",
                 "updates": f"{metadata['updates']:,}",
+                "games": f"{len(returns)}",
                 "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
                 "% of teacher": f"{100 * returns.mean() / teachers[game].mean():.1f}",
                 "commit": (metadata["commit"] or "unknown")[:12],
