@@ -79,6 +79,7 @@ def test_a_folder_for_the_hub_is_made_as_the_docs_type_it(clone: Path) -> None:
 
 
 def test_a_browser_shows_the_demos_page() -> None:
+    assert "(docs/demo.html)" in README
     assert any("python -m webbrowser docs/demo.html" in block for block in BLOCKS)
     assert DEMO.stat().st_size < 3e6
     need_program("chromium", "chromium")
