@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import re
 import subprocess
 import sys
 import time
@@ -272,7 +273,7 @@ def test_watch_without_a_display_writes_a_video(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("DISPLAY", raising=False)
     said = run(monkeypatch, capsys, "watch", STUDENT, "--seconds", "1")
     assert said.splitlines()[0].startswith("no window (")
-    assert said.splitlines()[1].startswith("pong.mp4: pong, score 0 (stopped); ")
+    assert re.match(r"pong\.mp4: pong, score -?\d+ \(stopped\); ", said.splitlines()[1])
     assert len(decoded(tmp_path / "pong.mp4", 320, 420 + HEADER)) == 30
 
 
@@ -290,7 +291,8 @@ def test_watch_overwrites_no_video(monkeypatch, capsys, tmp_path):
 def test_play_without_an_end_is_shown_to_the_games_end(monkeypatch, capsys, tmp_path, short):
     monkeypatch.chdir(tmp_path)
     said = run(monkeypatch, capsys, "record", STUDENT, "--seconds", "inf")
-    assert said.startswith("pong.mp4: pong, score 0; ")
+    # Who scores first differs between machines.
+    assert re.match(r"pong\.mp4: pong, score -?\d+; ", said)  # not "(stopped)"
 
 
 @pytest.fixture
