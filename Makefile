@@ -1,5 +1,5 @@
 # make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
-# make check   set up, then style checks and unit tests
+# make check   set up, then style checks and the quick tests
 # make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
 #              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
@@ -20,7 +20,7 @@ demo laptop: env
 	@echo && cat results/$@/table_single_task.md && echo "The result in a browser: results/$@/index.html; figures: results/$@/figures"
 
 check: lint peers
-	python -m pytest -n 2 --dist loadgroup -m "not workflow"
+	python -m pytest -n 2 --dist loadgroup -m "not workflow and not slow"
 
 # Three processes on two cores: those on Slurm mostly wait for it.
 test: lint peers

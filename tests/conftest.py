@@ -26,6 +26,11 @@ hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that no process waits at the end for another one's long test."""
+    items.sort(key=lambda item: (item.get_closest_marker("workflow") is None, item.get_closest_marker("slow") is None))
+
+
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
     """What a job sets for its process ends with the test that ran it: Hypothesis, for one, draws subnormal numbers."""

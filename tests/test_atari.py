@@ -47,6 +47,7 @@ def raw_reference(game):
     return gymnasium.make(f"ALE/{name}-v5", frameskip=1, repeat_action_probability=0.0, full_action_space=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ["breakout", "pong", "qbert", "freeway", "ms_pacman", "space_invaders"])
 def test_pixels_rewards_and_ends_equal_gymnasiums(game):
     # Without no-ops and sticky actions the two must agree on every pixel; both resize by area averaging in OpenCV.
@@ -75,6 +76,7 @@ def test_pixels_rewards_and_ends_equal_gymnasiums(game):
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeat", [True, False])
 def test_frames_from_before_the_game(repeat):
     """Black, or the game's first frame, as gymnasium's wrapper pads; after a game's end too."""
@@ -97,6 +99,7 @@ def test_frames_from_before_the_game(repeat):
     assert ends == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purpose", ["train", "play"])
 def test_a_life_lost_terminates_in_training_alone_and_the_game_goes_on(purpose):
     env = make("breakout", NO_NOOPS, purpose)
@@ -129,6 +132,7 @@ def test_a_protocol_may_play_through_lost_lives_in_training():
     assert all(step.terminations[0] == step.episode_ends[0] for step in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_rewards_are_clipped_in_training_alone(name):
     protocol = replace(PROTOCOLS[name], max_episode_frames=600)
@@ -159,6 +163,7 @@ def test_no_fire_is_pressed_after_a_reset_unless_asked():
     assert not all(np.array_equal(step.observations[0, 3], served[5].observations[0, 3]) for step in served[5:])
 
 
+@pytest.mark.slow
 def test_episodes_account_for_every_step_and_point():
     env = make("breakout", replace(PAPER, max_episode_frames=640), num_envs=3)
     first, steps = play(env, random_actions(4, 500, 3))
@@ -185,6 +190,7 @@ def test_episodes_account_for_every_step_and_point():
     assert sum(episode.episode_return for step in steps for episode in step.episodes) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cap", [20, 60, 400])
 def test_the_frame_cap_truncates_and_terminates_nothing(cap):
     # 20 is shorter than a start with 30 no-ops, so the emulator's frame count may even rise from one game to the next.
@@ -212,6 +218,7 @@ def test_a_life_lost_at_the_frame_cap_does_not_hide_the_truncation(purpose):
         assert not steps[-1].terminations[0]
 
 
+@pytest.mark.slow
 def test_a_game_starts_after_0_to_30_noops():
     # In Freeway every emulator frame differs from the last, so a start's newest frame says how many no-ops it had.
     reference = raw_reference("freeway")
@@ -230,6 +237,7 @@ def test_a_game_starts_after_0_to_30_noops():
     assert counts.min() > 0
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_and_others_do_not():
     actions = random_actions(6, 60, 3)
     runs = [play(make("qbert", PAPER, "play", 3, (7, 1), threads), actions) for threads in (1, 2)]
@@ -252,6 +260,7 @@ def test_slots_play_different_games_under_equal_actions():
         assert not all(np.array_equal(step.observations[one], step.observations[other]) for step in steps)
 
 
+@pytest.mark.slow
 def test_reset_starts_the_same_games_again():
     env = make("breakout", num_envs=2)
     actions = random_actions(4, 230, 2)

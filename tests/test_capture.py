@@ -42,6 +42,7 @@ def test_a_captured_update_learns_the_same(name, device):
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "muon"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("as_tensor", [False, True])

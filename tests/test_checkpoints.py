@@ -327,6 +327,7 @@ def test_file_digest(tmp_path):
     assert file_digest(tmp_path / "abc") == expected
 
 
+@pytest.mark.slow
 def test_whoever_reads_only_the_head_of_a_description_sees_no_traceback():
     agent = ROOT / "resources/students/pong/net3/agent.safetensors"
     command = f"set -o pipefail; {sys.executable} -m policy_distillation inspect {agent} | true"

@@ -242,6 +242,7 @@ def test_games_that_cannot_be_shared_out_are_refused_before_an_import(run, monke
 # Ctrl-C
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_an_evaluation_without_a_traceback(run, monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     step = atari.AtariVector.step
@@ -254,6 +255,7 @@ def test_ctrl_c_ends_an_evaluation_without_a_traceback(run, monkeypatch):
     assert run("evaluate", STUDENT, "--episodes", 1, "--envs", 1) == 130
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_film_without_a_traceback_and_leaves_nothing(tmp_path):
     command = [sys.executable, "-m", "policy_distillation", "record", str(STUDENT), "--output", "game.mp4"]
     with subprocess.Popen(
@@ -276,6 +278,7 @@ def test_ctrl_c_ends_a_film_without_a_traceback_and_leaves_nothing(tmp_path):
 # The other programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "arguments", "message"),
     [

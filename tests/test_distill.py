@@ -180,6 +180,7 @@ def agreement(agent, path, game="breakout"):
 # Learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mse", "nll", "kl"])
 def test_students_learn_with_each_loss(make, tmp_path, loss):
     recipe = replace(RECIPE, loss=loss, batch_size=32, updates_per_hour=70, learning_rate=3e-3)
@@ -289,6 +290,7 @@ def tagged(make, name, first_hour):
     return make(name, seed=first_hour, q_values=q_values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window_hours", [1, 2, 4, 10])
 def test_hours_enter_in_order_and_the_oldest_leave(make, tmp_path, monkeypatch, windows, no_play, window_hours):
     opened = []
@@ -490,6 +492,7 @@ def assert_same_end(one, other):
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [3, 5, 13, 17, 22, 25, 30])
 def test_a_terminated_run_ends_with_the_same_bits(make, tmp_path, capsys, no_play, update):
     """Within the first hour, between hours and after the window has come round, in both parts, and at the end."""
@@ -503,6 +506,7 @@ def test_a_terminated_run_ends_with_the_same_bits(make, tmp_path, capsys, no_pla
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [4, 15, 27])
 def test_a_terminated_run_of_two_games_ends_with_the_same_bits(make, tmp_path, no_play, update):
     recipe = replace(RECIPE, optimizer="rmsprop", optimizer_epsilon=0.01, loss="nll")
@@ -537,6 +541,7 @@ test_distill.run({{"breakout": [Path({part!r})]}}, Path({folder!r}), checkpoint_
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(make, tmp_path, capsys, no_play):
     part = make("train")
     code = CHILD.format(tests=str(Path(__file__).parent), part=str(part), folder=str(tmp_path / "killed"))
@@ -588,6 +593,7 @@ def driving(base, make):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("driver", "driven"), [("student", SLOTS), ("mix", SLOTS // 2)])
 def test_a_student_drives_hour_by_hour(driving, tmp_path, hours, windows, monkeypatch, no_play, driver, driven):
     students = []
@@ -609,6 +615,7 @@ def test_a_student_drives_hour_by_hour(driving, tmp_path, hours, windows, monkey
     assert not (tmp_path / "run/state").exists()
 
 
+@pytest.mark.slow
 def test_a_driving_students_games_go_on_from_hour_to_hour(driving, tmp_path, hours, no_play):
     parts, teachers = driving
     run(parts, tmp_path / "run", replace(RECIPE, driver="student"), teachers=teachers)
@@ -619,6 +626,7 @@ def test_a_driving_students_games_go_on_from_hour_to_hour(driving, tmp_path, hou
     assert second.part.steps[0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", [2, 5, 8, 14])
 def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(driving, tmp_path, no_play, update):
     parts, teachers = driving
@@ -631,6 +639,7 @@ def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(driving, 
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_hours_that_were_played_after_the_state_are_played_again(driving, tmp_path, hours, no_play):
     """Killed in the third hour, with the state of the second: the emulators go on from where that state left them."""
     parts, teachers = driving
@@ -645,6 +654,7 @@ def test_hours_that_were_played_after_the_state_are_played_again(driving, tmp_pa
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "done", "played"),
     [("whole games", 5, {}), ("hour", 10, {"breakout": 1}), ("games again", 10, {"breakout": 1})],
@@ -686,6 +696,7 @@ def test_a_driven_hour_is_cut_short_by_a_signal_and_played_from_its_beginning(
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purged", [False, True])
 def test_an_hour_that_a_purge_took_is_not_played_again_by_another(driving, tmp_path, capsys, no_play, purged):
     """The student has learnt since, so the run starts afresh and ends as if it had never been stopped."""
@@ -702,6 +713,7 @@ def test_an_hour_that_a_purge_took_is_not_played_again_by_another(driving, tmp_p
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_a_state_needs_no_hour_that_has_left_the_window(driving, tmp_path, no_play):
     parts, teachers = driving
     recipe = replace(RECIPE, driver="student", window_hours=1)
@@ -711,6 +723,7 @@ def test_a_state_needs_no_hour_that_has_left_the_window(driving, tmp_path, no_pl
         assert [file["name"] for file in state["files"].values()] == needed
 
 
+@pytest.mark.slow
 def test_hours_driven_under_other_settings_are_forgotten(driving, tmp_path, hours, no_play):
     parts, teachers = driving
     recipe = replace(RECIPE, driver="student")

@@ -332,6 +332,7 @@ def test_an_update_does_not_wait_for_the_gpu(store):
 # Whole runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("envs", "train_every", "steps"),
     [(2, 4, 160), (8, 4, 160), (1, 4, 90), (3, 4, 120), (4, 4, 80), (6, 4, 120)],
@@ -346,6 +347,7 @@ def test_one_update_per_train_every_steps(tmp_path, fixed_scores, learners, envs
     assert learners[0].updates == expected
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits(tmp_path):
     settings = replace(SETTINGS, n_step=3, double=True, evaluate_every=80)
     one = run(tmp_path / "one", settings)
@@ -358,6 +360,7 @@ def test_equal_seeds_give_equal_bits(tmp_path):
     assert not same_tensors(tensors(one / "agent.safetensors"), tensors(third / "agent.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_an_agent_a_curve_and_no_state(tmp_path, monkeypatch):
     made = []
 
@@ -399,6 +402,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert not (tmp_path / "agent.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_scores, learners):
     seen = fixed_scores([0.0])
     replays, turns = [], []
@@ -447,6 +451,7 @@ def outputs(agent):
         return agent(random_batch().observations, "breakout")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [0, 2, 3])
 def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatch, best):
     """Also with standardised inputs, and when the best score came during the warm-up, before there was a scaling."""
@@ -464,6 +469,7 @@ def test_the_saved_agent_plays_like_the_one_that_was_scored(tmp_path, monkeypatc
     assert (outputs(scored[2]) - outputs(scored[3])).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_standardised_inputs_follow_the_warm_up(tmp_path, monkeypatch, learners, fixed_scores):
     fixed_scores([0.0])
     warm_up = []
@@ -486,6 +492,7 @@ def test_standardised_inputs_follow_the_warm_up(tmp_path, monkeypatch, learners,
     assert after == before  # as long as the agent lives
 
 
+@pytest.mark.slow
 def test_an_agent_is_trained_further_from_where_it_was(tmp_path, learners, fixed_scores):
     """At a rate of nothing it stays what it was, and its target network too, though its inputs are scaled anew."""
     fixed_scores([0.0])
@@ -499,6 +506,7 @@ def test_an_agent_is_trained_further_from_where_it_was(tmp_path, learners, fixed
     assert metadata["initial_agent"] == described
 
 
+@pytest.mark.slow
 def test_two_games_share_mean_and_scale(tmp_path, monkeypatch, learners, fixed_scores):
     fixed_scores([0.0])
     warm_up = {}
@@ -572,6 +580,7 @@ progress.Progress.advance = advance_and_be_told_to_stop
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tamper", "checkpoint_seconds", "exit_code", "saved_at"),
     [
@@ -632,6 +641,7 @@ def interrupted_at(step, folder, settings=SETTINGS, **options):
     return code
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_scores):
     """Networks, optimiser, counters, best snapshot, replay and random state as they were."""
     seen = fixed_scores([9.0, 1.0, 2.0, 3.0])
@@ -687,6 +697,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     assert same_tensors(tensors(tmp_path / "agent.safetensors"), seen[0])  # the best came before the interruption
 
 
+@pytest.mark.slow
 def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch, fixed_scores):
     fixed_scores([0.0])
     seeds = []
@@ -703,6 +714,7 @@ def test_a_resumed_run_starts_games_that_it_has_not_played(tmp_path, monkeypatch
     assert not seeds[0] & seeds[1]
 
 
+@pytest.mark.slow
 def test_other_settings_start_afresh(tmp_path, capsys, fixed_scores):
     fixed_scores([0.0])
     interrupted_at(90, tmp_path / "one")
@@ -734,6 +746,7 @@ def test_a_run_moves_from_gpu_to_cpu_and_back(tmp_path, capsys, learners, fixed_
     assert load_agent(tmp_path / "agent.safetensors")[1]["computed"]["device"] == "cuda"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("purged", [False, True])
 def test_a_snapshot_that_a_purge_took_is_made_again(tmp_path, capsys, fixed_scores, purged):
     """It is written once, so file systems that delete what is old take it first; the run could never end without it."""
@@ -750,6 +763,7 @@ def test_a_snapshot_that_a_purge_took_is_made_again(tmp_path, capsys, fixed_scor
     assert [load_agent(tmp_path / "snapshots" / name)[1]["steps"] for name in names] == [80, 160]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_a_game_scores_the_same_agent_again(tmp_path, monkeypatch):
     """The agent, its best and its curve are those of a run that was stopped just after scoring."""
     step = AtariVector.step
@@ -792,6 +806,7 @@ def test_a_run_stopped_in_the_middle_of_a_game_scores_the_same_agent_again(tmp_p
     pd.testing.assert_frame_equal(curve(tmp_path / "after"), curve(tmp_path / "during"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_just_after_a_resumption_is_no_accident(tmp_path, fixed_scores):
     """Where updates are rarer than steps, an evaluation may come before the resumed run's first update."""
     fixed_scores([0.0])

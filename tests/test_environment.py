@@ -58,6 +58,7 @@ def test_jobs_without_a_home_without_a_name_and_with_packages_of_the_sites(tmp_p
         assert paths[-1] == str(site)
 
 
+@pytest.mark.slow
 def test_make_env_fills_its_own_folder_whatever_pip_is_told(tmp_path: Path) -> None:
     """With the one package of the lock that builds this one; nothing else is fetched."""
     for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):

@@ -184,6 +184,7 @@ def test_few_slots_are_one_share_whose_emulators_have_all_threads(scripted, two_
     assert [(env.num_envs, env.num_threads) for env in ScriptedVector.made] == [(31, 2)]
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_number_of_threads(short, monkeypatch):
     monkeypatch.setattr(evaluate, "SLOTS_PER_SHARE", 2)  # emulators take a quarter of a second each to start
     torch.manual_seed(0)
@@ -266,6 +267,7 @@ class RecordingVector(AtariVector):
         return super().step(actions)
 
 
+@pytest.mark.slow
 def test_scores_equal_a_replay_of_each_slot_alone(monkeypatch, short):
     monkeypatch.setattr(evaluate, "AtariVector", RecordingVector)
     monkeypatch.setattr(RecordingVector, "made", [])
@@ -291,6 +293,7 @@ def test_scores_equal_a_replay_of_each_slot_alone(monkeypatch, short):
         assert all(e.seed == alone.seeds[0] for e in episodes if e.slot == slot)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_games(short, two_threads):
     torch.manual_seed(0)
     agent = Agent(TINY, ACTIONS)

@@ -108,6 +108,7 @@ def test_a_students_card_says_where_its_teacher_came_from(student, monkeypatch, 
         export(monkeypatch, capsys, student, "--output", tmp_path / "other", "--teachers", TEACHER)
 
 
+@pytest.mark.slow
 def test_games_are_played_anew_when_asked(student, monkeypatch, capsys, tmp_path):
     shutil.rmtree(student.parent / "scores")
     monkeypatch.setitem(PROTOCOLS, "paper2015", replace(PROTOCOLS["paper2015"], max_episode_frames=200))

@@ -55,6 +55,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "minari"
 
 
+@pytest.mark.slow
 def test_minari_loads_every_episode_bit_for_bit(parts, root):
     assert export_minari(parts, "breakout/teacher-v0") == root / "breakout" / "teacher-v0"
     loaded = list(minari.load_dataset("breakout/teacher-v0").iterate_episodes())
@@ -134,12 +135,14 @@ def test_whoever_reads_hdf5_reads_it(parts, root):
     assert (folder / "data" / "main_data.hdf5").stat().st_size < raw / 20
 
 
+@pytest.mark.slow
 def test_logits_are_called_logits(tmp_path):
     export_minari([record(tmp_path, 0, "logits")], "breakout-v0")
     first = next(iter(minari.load_dataset("breakout-v0").iterate_episodes()))
     assert list(first.infos) == ["logits"]
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_together_is_refused(parts, tmp_path, root):
     other = record(tmp_path, 0, "logits")
     with pytest.raises(ExportError, match="its teacher is not that of"):
@@ -167,6 +170,7 @@ def test_what_fails_leaves_nothing_behind(parts, root, monkeypatch):
     assert not list(root.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command(parts, root, monkeypatch):
     command = [sys.executable, "-m", "policy_distillation", "export", str(parts[0]), "--to", "minari"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}

@@ -71,6 +71,7 @@ def test_outputs_on_recorded_frames_are_those_of_torch(exported, part):
     np.testing.assert_allclose(OnnxAgent(exported).q_values(frames(part)[:1], "freeway"), expected[:1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "readout"),
     [
@@ -104,6 +105,7 @@ def test_the_file_describes_itself(exported):
     assert str(ROOT).encode() not in exported.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_exported_agent_plays_the_same_games(exported, monkeypatch):
     monkeypatch.setitem(PROTOCOLS, "short", replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=800))
     games = [
@@ -127,6 +129,7 @@ def test_the_program_in_the_docs_acts(exported, part, tmp_path, monkeypatch):
 # Eight bits
 
 
+@pytest.mark.slow
 def test_eight_bits_keep_most_choices_and_a_quarter_of_the_bytes(exported, part, quantised):
     path, kept = quantised
     assert path.stat().st_size < 0.3 * exported.stat().st_size
@@ -161,6 +164,7 @@ def test_pixels_lose_nothing_and_the_last_layer_stays_as_it_is(quantised):
     assert values[last.input[1]].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_files(exported, part, quantised, tmp_path):
     assert quantise(exported, part, tmp_path / "again.onnx", int8.players(TEACHER, {})) == quantised[1]
     assert (tmp_path / "again.onnx").read_bytes() == quantised[0].read_bytes()
@@ -172,6 +176,7 @@ def test_q_values_come_with_a_warning_and_a_policy_does_not():
     assert int8.Kept("logits", 0.98, 10, "another agent").describe() == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("played_by", ["teacher", "another agent"])
 def test_the_file_says_whose_play_it_was_calibrated_on(exported, part, tmp_path, played_by):
     """The part's player is the student's teacher, or nobody that the student has to do with."""
@@ -210,6 +215,7 @@ def test_somebody_elses_model_is_refused(exported, tmp_path):
 # What it costs and gains
 
 
+@pytest.mark.slow
 def test_all_forms_are_scored_and_timed(exported, quantised, part, tmp_path, monkeypatch):
     monkeypatch.setattr("policy_distillation.exporting.deployment.SECONDS", 0.01)
     short = replace(PROTOCOLS["paper2015"], max_episode_frames=800)
@@ -237,6 +243,7 @@ def run(monkeypatch, capsys, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_can_be_scored(part, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("policy_distillation.exporting.deployment.SECONDS", 0.01)
     monkeypatch.chdir(tmp_path)
@@ -251,6 +258,7 @@ def test_the_command_writes_what_can_be_scored(part, tmp_path, monkeypatch, caps
     assert said.startswith("freeway: mean return")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("played_by", ["itself", "teacher"])
 def test_eight_bits_need_no_data_set(played_by, tmp_path, monkeypatch, capsys):
     """Without one a little play is recorded, of the teacher where its file is named; the file says whose it was."""

@@ -34,6 +34,7 @@ def test_known_games_are_ale_pys_without_importing_it() -> None:
     assert set(paper.split()) <= set(known_games())
 
 
+@pytest.mark.slow
 def test_every_known_game_loads_and_no_other_does() -> None:
     """The emulator ends the process where it cannot play, so each refused game has a process of its own."""
     load = (

@@ -88,6 +88,7 @@ def test_a_gpu_that_is_not_there_is_one_line(name: str, monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there_is_one_line_of_a_command() -> None:
     agent = str(ROOT / "resources/teachers/pong/agent.safetensors")
     command = [sys.executable, "-m", "policy_distillation", "evaluate", agent, "--device", "cuda"]

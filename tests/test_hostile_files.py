@@ -245,6 +245,7 @@ def read_part(path: Path) -> None:
             part.read(name, 0, min(64, part.times))
 
 
+@pytest.mark.slow
 def test_hostile_parts(part: Path, tmp_path: Path) -> None:
     cases = list(hostile_changes())
     assert len(cases) >= 200
@@ -263,6 +264,7 @@ def test_hostile_parts(part: Path, tmp_path: Path) -> None:
     in_a_child(check, tmp_path / "note", 200)
 
 
+@pytest.mark.slow
 def test_flipped_bits_under_a_seal_that_fits(part: Path, tmp_path: Path) -> None:
     """What libhdf5 finds is refused like the rest. (One or two in a thousand such bits make it search for ever.)"""
     data = part.read_bytes()

@@ -190,6 +190,7 @@ def jax_modules(monkeypatch):
         monkeypatch.setattr(sys.modules[name], cls.__name__, cls, raising=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.usefixtures("jax_modules")

@@ -323,6 +323,7 @@ def tianshou_algorithm(kind, scaled, **settings):
     return algorithm(policy=policy, optim=optimiser, target_update_freq=500, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("kind", ["PPO", "C51", "QR-DQN", "Rainbow"])
 def test_tianshou(tmp_path, kind, scaled):
@@ -499,6 +500,7 @@ def test_atari_agents(tmp_path, distributional):
     assert agent.readouts["pong"] == (C51 if distributional else Readout())
 
 
+@pytest.mark.slow
 def test_a_folder_of_snapshots(tmp_path):
     """The newest is the agent; to learn from one that learns, the newest after each equal stretch of its training."""
     (tmp_path / "run").mkdir()
@@ -588,6 +590,7 @@ def every_action_of(path, library, kind):
         return network(observations())[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "kind"),
     [("tianshou", "dqn"), ("sb3", "quantile"), *(("dopamine", kind) for kind in ("dqn", "c51", "quantile"))],
@@ -1272,6 +1275,7 @@ def test_bfloat16_in_a_pickle(tmp_path, protocol):
     assert_same(imported(tmp_path / "ckpt.1")[0], flax_forward(rounded, observations(), same=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -1308,6 +1312,7 @@ def test_the_command_says_what_it_is_how_it_acts_and_what_it_scores(tmp_path, ca
     assert score.endswith(f"; {expected[1]}")
 
 
+@pytest.mark.slow
 def test_the_example_trains_a_ppo_that_can_be_imported(tmp_path):
     """docs/examples/train_ppo.py, for one rollout of two emulators."""
     import importlib.util

@@ -35,6 +35,7 @@ def run(work: str, program: str = PROGRAM, **variables: str) -> subprocess.Compl
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CORES < 2, reason="needs two cores")
 @pytest.mark.parametrize(
     ("name", "value"), [("OMP_PROC_BIND", "true"), ("OMP_PLACES", "cores"), ("GOMP_CPU_AFFINITY", "0")]
@@ -48,6 +49,7 @@ def test_threads_are_tied_to_no_core(name: str, value: str) -> None:
     assert free.stderr == f"{name}={value} is not obeyed: the emulators' threads would share one core\n"
 
 
+@pytest.mark.slow
 def test_how_idle_threads_wait_is_the_environments_choice_first() -> None:
     assert run("play").stdout.split()[1] == "1000"
     assert run("train").stdout.split()[1] == "30000"

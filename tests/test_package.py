@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workflow" / "policy_distillation"
+DISTRIBUTIONS = packages_distributions()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 AGENT = ROOT / "resources" / "teachers" / "freeway" / "agent.safetensors"
 
@@ -56,6 +57,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(tmp_path_factory.mktemp("installed"))
 
 
+@pytest.mark.slow
 def test_all_modules_and_schemas_are_installed(installed):
     files = {
         path.relative_to(PACKAGE)
@@ -94,6 +96,7 @@ print(actions.shape, metadata["games"], provenance()["commit"])
     assert installed.python("-c", program) == f"(3,) ['freeway'] {installed.commit}\n"
 
 
+@pytest.mark.slow
 def test_the_console_script_runs(installed):
     found = installed.python(installed.target / "bin" / "policy-distillation", "inspect", AGENT)
     assert json.loads(found)["games"] == ["freeway"]
@@ -115,8 +118,7 @@ def imports(path: Path) -> set[str]:
             if node.module == "torch.utils.tensorboard":
                 names.add("tensorboard")  # which it imports in turn
     names -= {"policy_distillation", *sys.stdlib_module_names}
-    distributions = packages_distributions()
-    return {distributions.get(name, [name])[0].lower().replace("_", "-") for name in names}
+    return {DISTRIBUTIONS.get(name, [name])[0].lower().replace("_", "-") for name in names}
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -144,6 +146,7 @@ def test_the_docs_list_every_extra():
     assert sorted(named) == sorted(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_whatever_the_package_imports_is_declared():
     used = {path.name: imports(path) for path in PACKAGE.rglob("*.py")}
     undeclared = {name: found - CORE - EXTRAS for name, found in used.items() if found - CORE - EXTRAS}
@@ -151,8 +154,9 @@ def test_whatever_the_package_imports_is_declared():
     assert set().union(*used.values()) >= CORE, "declared but not used"
 
 
+@pytest.mark.slow
 def test_the_commands_need_no_extra(installed):
-    names = sorted(name for name, owners in packages_distributions().items() if declared(owners) & (EXTRAS - CORE))
+    names = sorted(name for name, owners in DISTRIBUTIONS.items() if declared(owners) & (EXTRAS - CORE))
     assert {"matplotlib", "snakemake", "tensorboard"} <= set(names)
     commands = [
         ["inspect", str(AGENT)],

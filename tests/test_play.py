@@ -62,12 +62,14 @@ def test_steps_chain_observations_values_and_actions():
         np.testing.assert_array_equal(transition.actions, expected.argmax(1))
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_play():
     runs = [advance(Play("breakout", SHORT["paper2015"], 2, seed), make_agent(), 300) for seed in (5, 5, 6)]
     assert_same(runs[0], runs[1])
     assert any((a.actions != b.actions).any() for a, b in zip(runs[0], runs[2], strict=True))
 
 
+@pytest.mark.slow
 def test_game_steps_are_counted():
     play, agent = Play("breakout", SHORT["paper2015"], 3, 0), make_agent()
     expected = np.zeros(3, int)
@@ -76,6 +78,7 @@ def test_game_steps_are_counted():
     np.testing.assert_array_equal(play.steps, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper2015", "machado2018", "cleanrl"])
 def test_a_game_is_known_from_its_seed_and_its_actions(name):
     """Sticky actions, no-ops and first frames included; on emulators with another past."""
@@ -96,6 +99,7 @@ def test_a_game_is_known_from_its_seed_and_its_actions(name):
         np.testing.assert_array_equal(observations[1], seen[slot])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["paper2015", "machado2018", "cleanrl"])
 def test_saved_play_goes_on_as_if_it_had_never_stopped(name):
     protocol, agent = SHORT[name], make_agent(PROTOCOLS[name])
@@ -135,15 +139,16 @@ def test_draws_come_from_different_stretches(lengths, count, seed):
         assert abs(sum(step < edge for _, step in drawn) - share * count) <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_play_that_begins_anywhere_is_play_of_the_same_games():
     """The steps before belong to real games: frames, counts and ends fit together."""
-    agent, play = make_agent(), Play("breakout", SHORT["paper2015"], 8, 3)
-    play.start_anywhere(agent, 0.5, 1000)
+    agent, play = make_agent(), Play("breakout", SHORT["paper2015"], 4, 3)
+    play.start_anywhere(agent, 0.5, 300)
     began, seeds, state = play.steps.copy(), play.seeds.copy(), play.state_dict()
-    assert (began > 0).sum() >= 7
-    env = AtariVector("breakout", SHORT["paper2015"], "play", 8, 0)
+    assert (began > 0).sum() >= 3
+    env = AtariVector("breakout", SHORT["paper2015"], "play", 4, 0)
     env.reset()
-    observations = env.begin(np.full(8, True), seeds)
+    observations = env.begin(np.full(4, True), seeds)
     for step in range(began.max()):
         reached = began == step
         np.testing.assert_array_equal(observations[reached], play.observations[reached])
@@ -152,10 +157,11 @@ def test_play_that_begins_anywhere_is_play_of_the_same_games():
     for transition in advance(play, agent, 200):
         for episode in transition.step.episodes:
             lengths.setdefault(episode.slot, episode.length)
-    assert len(lengths) == 8
+    assert len(lengths) == 4
     assert all(began[slot] < length <= 150 for slot, length in lengths.items())
 
 
+@pytest.mark.slow
 def test_games_that_last_too_long_count_as_far_as_they_got():
     play = Play("breakout", SHORT["paper2015"], 6, 0)
     play.start_anywhere(make_agent(), 0.5, 30)
@@ -193,6 +199,7 @@ class Scripted:
         return Step(self.pictures, *[self.left == 0] * 4, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 20])
 def test_short_play_meets_the_steps_of_games_as_whole_games_do(monkeypatch, times):
     """Games of very different lengths: half of their steps come after step 50, which most games do not reach."""
@@ -203,7 +210,7 @@ def test_short_play_meets_the_steps_of_games_as_whole_games_do(monkeypatch, time
     met = []
     for seed in range(60):
         play = Play("breakout", PROTOCOLS["paper2015"], 40, seed)
-        play.start_anywhere(agent, 0.5, 1000)
+        play.start_anywhere(agent, 0.5, 300)
         for _ in range(times):
             met.append(play.steps.copy())
             play.step(agent, 0.5)
@@ -216,12 +223,13 @@ def test_short_play_meets_the_steps_of_games_as_whole_games_do(monkeypatch, time
     assert expected[3:].sum() > 0.45
 
 
+@pytest.mark.slow
 def test_a_short_part_holds_every_stretch_of_the_games(tmp_path, monkeypatch):
     """Ten steps a slot, of games of 120 to 250; the real emulator, as a part is dumped."""
     protocol = replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=1000)
     monkeypatch.setitem(PROTOCOLS, "short", protocol)
     save_agent(tmp_path / "agent.safetensors", make_agent(), {"protocol": asdict(protocol)})
-    settings = Dataset(1, 120, 12, 0.5, warmup_steps=250)
+    settings = Dataset(1, 80, 8, 0.5, warmup_steps=250)
     dump_part(tmp_path / "agent.safetensors", "breakout", "short", 0, settings, 0, tmp_path / "part.h5", "cpu")
     with Part(tmp_path / "part.h5") as part:
         coverage = part.coverage()

@@ -196,6 +196,7 @@ def test_what_an_update_is_given(tmp_path, monkeypatch, scores):
         assert [pixels for *_, pixels in first] != [pixels for *_, pixels in second]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits(tmp_path):
     digests = [
         load_agent(run(tmp_path / name, seed=seed) / "agent.safetensors")[1]["digest"]
@@ -232,6 +233,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, scores):
     assert not (tmp_path / "agent.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys, scores):
     scores([1.0, 5.0, 2.0])
     updates = []
@@ -257,6 +259,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch, capsys, scores):
     assert load_agent(tmp_path / "agent.safetensors")[1]["score"] == 5.0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_all_it_had(tmp_path, monkeypatch, scores):
     """Weights, optimiser and input scaling after the resumption are those in the state, to the bit."""
     scores(range(100))
@@ -318,6 +321,7 @@ def test_a_network_of_another_size_is_not_trained_further(tmp_path, initial):
         run(tmp_path, network=replace(TINY, hidden=17), initial=initial)
 
 
+@pytest.mark.slow
 def test_a_run_from_another_initial_agent_starts_afresh(tmp_path, monkeypatch, capsys, initial):
     monkeypatch.setattr(pqn, "update", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), update(*arguments))[1])
     with pytest.raises(SystemExit):
@@ -327,6 +331,7 @@ def test_a_run_from_another_initial_agent_starts_afresh(tmp_path, monkeypatch, c
     assert "made under other settings; starting afresh" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_settings_start_afresh(tmp_path, monkeypatch, capsys, scores):
     scores(range(100))
     monkeypatch.setattr(pqn, "update", lambda *arguments: (os.kill(os.getpid(), signal.SIGTERM), update(*arguments))[1])

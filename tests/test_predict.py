@@ -115,6 +115,7 @@ def assert_ours(scores, game):
     assert abs(np.mean(scores) - ours.mean()) < 3 * ours.std() * math.sqrt(1 / len(scores) + 1 / len(ours))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", ["freeway", "pong"])
 def test_the_quoted_program_scores_in_gymnasium_what_agents_score_here(game, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -124,6 +125,7 @@ def test_the_quoted_program_scores_in_gymnasium_what_agents_score_here(game, mon
     assert_ours([float(printed.getvalue())], game)
 
 
+@pytest.mark.slow
 def test_stable_baselines3_scores_an_agent_as_it_is_scored_here():
     evaluation = pytest.importorskip("stable_baselines3.common.evaluation", reason="needs envs/peers.txt")
     from stable_baselines3.common.monitor import Monitor

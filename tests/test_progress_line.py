@@ -35,6 +35,7 @@ def snakemake(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_each_finished_job_is_a_line_and_all_else_is_silent(tmp_path):
     done = snakemake(tmp_path, "touch {output}")
     assert done.returncode == 0
@@ -48,6 +49,7 @@ def test_each_finished_job_is_a_line_and_all_else_is_silent(tmp_path):
     assert "Nothing to be done" in again.stderr
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_reported_in_full(tmp_path):
     done = snakemake(tmp_path, "echo lost; false")
     assert done.returncode == 1

@@ -50,6 +50,7 @@ def test_the_environment_is_activated_before_the_first_command() -> None:
     assert README.index(first) < README.index("## ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.split()[3] not in ("import", "evaluate")}))
 def test_a_command_does_what_it_says(clone: Path, command: str) -> None:
     short = " --seconds 5" if command.split()[3] == "record" else ""
@@ -68,6 +69,7 @@ def test_a_command_does_what_it_says(clone: Path, command: str) -> None:
             assert '"kind": "student"' in said
 
 
+@pytest.mark.slow
 def test_a_folder_for_the_hub_is_made_as_the_docs_type_it(clone: Path) -> None:
     using = (ROOT / "docs/using.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```\n([^`]*--to hub-folder.*?)^```$", using, re.M | re.S)

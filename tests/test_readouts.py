@@ -153,6 +153,7 @@ def uniform(readout):
     return even
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("readout", "kinds"), [(LOGITS, {0}), (SAMPLED, set(range(6)))])
 def test_recorded_play_follows_how_the_agent_acts(readout, kinds):
     play = Play("pong", PROTOCOLS["paper2015"], 4, 0)
@@ -167,6 +168,7 @@ def test_where_a_student_drives_each_acts_in_its_own_way():
     assert not actions[:, 2:].any()
 
 
+@pytest.mark.slow
 def test_scores_follow_how_the_agent_acts():
     def returns(readout, epsilon):
         evaluation = Evaluation(2, 2, epsilon)

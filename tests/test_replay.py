@@ -134,6 +134,7 @@ def test_a_game_longer_than_a_byte_can_count():
     assert_batch_is_right(replay.sample(60, rng), log, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_step", [1, 3])
 def test_samples_of_the_real_emulator(n_step):
     protocol = replace(PROTOCOLS["paper2015"], max_episode_frames=300)

@@ -83,6 +83,7 @@ def test_seeds_that_agree_give_the_interval_of_all_their_episodes(seeds: int) ->
     assert high - low == pytest.approx(closed, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "spread"), [(1, 0), (2, 0), (3, 0), (3, 1), (3, 5), (5, 0), (5, 5), (10, 1), (10, 5)]
 )
@@ -177,6 +178,7 @@ def test_performance_profile_is_rliables() -> None:
     assert (theirs["agent"] <= high).all()
 
 
+@pytest.mark.slow
 def test_probability_of_improvement_is_rliables() -> None:
     first, second = scores(1, runs=7).round(-1), scores(2, runs=4).round(-1)  # rounded: with ties
     chance, low, high = probability_of_improvement(list(first.T), list(second.T), resamples=20_000)

@@ -49,6 +49,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_job_ends_when_it_is_asked_to(program: str, number: signal.Signals, tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def test_without_a_percentage_the_figure_shows_the_way_from_random_play() -> Non
     assert "random play" in axes.get_ylabel()
 
 
+@pytest.mark.slow
 def test_fifty_games_of_sixteen_variants_are_drawn_in_rows_of_colours_of_their_own() -> None:
     games, variants = [f"game_{index}" for index in range(50)], [f"r{index}" for index in range(16)]
     columns = {f"{v}.{part}": 50.0 for v in variants for part in ("percent", "low", "high", "percent_paper")}

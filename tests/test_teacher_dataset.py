@@ -192,6 +192,7 @@ def test_without_exploration_the_teacher_plays_its_best_action(teacher, tmp_path
         assert (part.read("actions", 0, HOUR) == part.read("q_values", 0, HOUR).argmax(-1)).all()
 
 
+@pytest.mark.slow
 def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp_path):
     torch.manual_seed(7)
     driver = Agent(Network((4, 4, 4), 16), {"breakout": [0, 1, 3, 4]})
@@ -331,6 +332,7 @@ def test_frames_are_stored_once_and_small(recorded):
     assert recorded.path.stat().st_size < TIMES * SLOTS * 84 * 84 / 10
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_digests_and_parts_differ(teacher, recorded, part, tmp_path, monkeypatch):
     monkeypatch.setattr(play, "AtariVector", RecordingVector)
     with Part(dump(teacher, tmp_path / "again.h5")) as again:
@@ -441,6 +443,7 @@ def test_damaged_parts_are_refused_in_one_line(recorded, tmp_path, damage):
     assert_refused(path)
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_refused_and_never_crash(teacher, tmp_path):
     """HDF5 by itself crashes, or searches for ever, on some flipped bits of its attributes; so try it in a child."""
     path = dump(teacher, tmp_path / "part.h5", play=replace(PLAY, hours_per_part=1, steps_per_hour=16))
@@ -507,6 +510,7 @@ def test_other_schemas_are_refused(recorded, tmp_path):
     assert_refused(tmp_path / "foreign.h5", "format")
 
 
+@pytest.mark.slow
 def test_an_interrupted_dump_leaves_nothing(teacher, tmp_path, monkeypatch):
     class Interrupting(RecordingVector):
         def step(self, actions):

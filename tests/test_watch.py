@@ -54,6 +54,7 @@ def grey(frames):
     return np.round(frames.astype(np.float64) @ [0.2989, 0.5870, 0.1140]).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "protocol"),
     [
@@ -87,6 +88,7 @@ def test_a_lost_game_ends_the_film():
     assert [moment.over for moment in moments] == [False] * (len(moments) - 1) + [True]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_films(short):
     def digest(seed):
         moments = play_in_colour(agent_for("breakout"), "breakout", "paper2015", 0.5, seed)
@@ -308,6 +310,7 @@ def display():
             server.terminate()
 
 
+@pytest.mark.slow
 def test_watch_opens_a_window(tmp_path, display):
     command = [sys.executable, "-m", "policy_distillation", "watch", STUDENT, "--seconds", "3"]
     environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}

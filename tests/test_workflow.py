@@ -336,8 +336,8 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     )
     teacher = pd.read_csv(results / "teachers/breakout/seed0/scores/breakout.csv")
     assert list(teacher.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "protocol", "starts"]
-    assert len(teacher) == 8
-    assert teacher.groupby("slot").size().tolist() == [2, 2, 2, 2]
+    assert len(teacher) == 4
+    assert teacher.groupby("slot").size().tolist() == [2, 2]
     assert table["teacher"][0] == pytest.approx(teacher["return"].mean(), rel=1e-5)
     assert table["teacher_paper"][0] == 303.9
     for recipe, paper in {"mse": 33.9, "nll": 77.6, "kl": 94.7}.items():
@@ -384,7 +384,7 @@ def test_exported_students_are_scored_and_timed(finished: Checkout) -> None:
     rows = pd.read_csv(finished.folder / RESULTS / "exports_compression.csv")
     assert rows["form"].tolist() == ["torch", "onnx", "onnx int8"] * 2
     assert rows["parameters"].tolist() == sorted(rows["parameters"], reverse=True)
-    assert set(rows["episodes"]) == {8}
+    assert set(rows["episodes"]) == {4}
     assert set(rows["outputs"]) == {"logits"}
     for agent in set(rows["agent"]):
         sizes = [(finished.folder / agent).with_name("onnx") / f"breakout.{form}.onnx" for form in ("float32", "int8")]
@@ -487,7 +487,7 @@ def test_more_episodes_of_one_game_rescore_its_agents_alone(finished: Checkout) 
 
 @pytest.mark.xdist_group("finished")
 def test_another_way_of_scoring_trains_nothing_again(finished: Checkout) -> None:
-    files = overlay(finished, "scoring.yaml", {"evaluation": {"envs": 2, "epsilon": 0.01, "seed": 1}})
+    files = overlay(finished, "scoring.yaml", {"evaluation": {"envs": 4, "epsilon": 0.01, "seed": 1}})
     plan = planned(finished.snakemake("-n", *files, "--", "all").stdout)
     assert plan["evaluate_agent"] > 0
     assert not {"train_teacher", "train_joint_dqn", "dump_dataset", "dump_online_dataset", "distill_student"} & set(
@@ -550,7 +550,9 @@ def test_sigkill_in_training_dump_and_distillation(tmp_path: Path) -> None:
         "distillation": {"updates_per_hour": 200},
         "experiments": {
             "single_task": {"recipes": ["kl"]},
-            **dict.fromkeys(("compression", "multi_task_3", "online", "driver")),
+            **dict.fromkeys(
+                ["compression", "multi_task_3", "multi_task_10", "online", "temperature", "data_size", "driver"]
+            ),
         },
         "machine": {"checkpoint_seconds": 0.5},
     }
