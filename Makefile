@@ -52,11 +52,13 @@ format: env
 
 env: .venv/.complete
 
+# The lock names all that is needed, so pip need not look for more; compiling on all cores halves the time.
 .venv/.complete: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r envs/requirements.lock
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some packages bring templates that are no Python
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

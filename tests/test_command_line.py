@@ -239,6 +239,16 @@ def test_games_that_cannot_be_shared_out_are_refused_before_an_import(run, monke
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("protocol", [{}, {"protocol": None}, {"protocol": {"name": "atari5"}}])
+@pytest.mark.parametrize("command", ["evaluate", "record"])
+def test_an_agent_that_was_made_under_no_known_protocol_is_told_in_a_line(run, command, protocol):
+    save_agent(Path("agent.safetensors"), load_agent(STUDENT)[0], protocol)
+    name = (protocol.get("protocol") or {}).get("name")
+    said = run(command, "agent.safetensors")
+    assert said == f"error: agent.safetensors: its protocol is {name!r}; allowed: {', '.join(PROTOCOLS)}"
+    assert [path.name for path in Path().iterdir()] == ["agent.safetensors"]
+
+
 # Ctrl-C
 
 

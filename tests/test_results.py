@@ -204,7 +204,7 @@ def fast() -> Any:
 
 @pytest.mark.slow
 @hypothesis.settings(
-    max_examples=20,
+    max_examples=12,
     derandomize=True,
     suppress_health_check=list(hypothesis.HealthCheck),
     phases=[hypothesis.Phase.generate],

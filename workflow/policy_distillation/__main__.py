@@ -13,8 +13,8 @@ openmp.prepare("play")  # before torch is loaded
 import numpy as np
 import tyro
 
-from .checkpoints import load_agent, save_agent
-from .evaluate import Actor, Evaluation, mean_return, play_episodes
+from .checkpoints import load_agent, protocol_name, save_agent
+from .evaluate import SLOTS_PER_SHARE, Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
 from .exporting.onnx import OnnxAgent
 from .files import check_output, strict_json
@@ -29,9 +29,6 @@ from .sources import check_import
 from .stopping import told_in_a_line
 from .training import prepare_process, provenance, select_device, select_precision, stream
 from .watch import record, watch
-
-ENVS = 16
-"""Emulators that play where nobody says how many."""
 
 File = Annotated[Path, tyro.conf.Positional]
 
@@ -60,7 +57,7 @@ def evaluate(
     game: str | None = None,
     protocol: ProtocolName | None = None,
     episodes: int = 32,
-    envs: int = ENVS,
+    envs: int = SLOTS_PER_SHARE,
     epsilon: float = EPSILON,
     acting: Acting | None = None,
     seed: int = 0,
@@ -97,7 +94,7 @@ def evaluate(
         played = play_episodes(
             player,
             name,
-            protocol or metadata["protocol"]["name"],
+            protocol or protocol_name(metadata, agent),
             evaluation,
             stream(seed, "evaluation"),
             select_precision("auto", place),
@@ -160,7 +157,7 @@ def import_(
     source = {key: value for key, value in source.items() if value is not None}
     check_import({"from": "any library", **source})
     if episodes:
-        Evaluation(episodes, ENVS, epsilon=EPSILON)  # better refused now than once the agent is written
+        Evaluation(episodes, SLOTS_PER_SHARE, epsilon=EPSILON)  # better refused now than once the agent is written
     agent, metadata = import_agent(source, game_name(game), protocol)
     check_output(output, [Path(file), *([mapping] if mapping else [])])
     save_agent(output, agent, {**metadata, "provenance": provenance()})

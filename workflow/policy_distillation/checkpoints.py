@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .files import atomic_path, strict_json
 from .networks import Agent, Network
+from .protocols import PROTOCOLS
 from .readouts import MOST_ACTIONS, Readout
 
 FORMAT = "policy_distillation.agent/1"
@@ -87,6 +88,15 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: its format is not {FORMAT}")
     return metadata
+
+
+def protocol_name(metadata: Mapping[str, Any], path: Path | str) -> str:
+    """How the emulator was driven for the agent in a file. Raises CheckpointError where its metadata does not say."""
+    made = metadata.get("protocol")
+    name = made.get("name") if isinstance(made, dict) else None
+    if name not in PROTOCOLS:
+        raise CheckpointError(f"{path}: its protocol is {name!r}; allowed: {', '.join(PROTOCOLS)}")
+    return str(name)
 
 
 def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:

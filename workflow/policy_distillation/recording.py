@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atari import SIDE, STACK, action_ids
-from .checkpoints import load_agent
+from .checkpoints import load_agent, protocol_name
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
 from .hdf5 import open_hdf5
@@ -73,8 +73,9 @@ def dump_part(
 def load_teacher(path: Path, game: str, protocol: str, device: str) -> Agent:
     """The agent, if it was made for this protocol and its actions are the game's. Raises DatasetError."""
     teacher, metadata = load_agent(path, select_device(device))
-    if metadata["protocol"]["name"] != protocol:
-        raise DatasetError(f"{path}: trained under {metadata['protocol']['name']}, but data is wanted under {protocol}")
+    trained = protocol_name(metadata, path)
+    if trained != protocol:
+        raise DatasetError(f"{path}: trained under {trained}, but data is wanted under {protocol}")
     ids = action_ids(game, PROTOCOLS[protocol])
     if list(teacher.actions.get(game, ())) != ids:
         raise DatasetError(f"{path}: its actions for {game} are not the protocol's {ids}")

@@ -12,7 +12,7 @@ import tyro
 from PIL import Image
 
 from .atari import FRAME_SKIP
-from .checkpoints import load_agent
+from .checkpoints import load_agent, protocol_name
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
 from .files import check_output
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
@@ -71,7 +71,7 @@ class Showing:
         self.game = _common_game(
             agents, [set(agent.actions) for agent, _ in self._loaded], view.game and game_name(view.game)
         )
-        self._protocol = view.protocol or self._loaded[0][1]["protocol"]["name"]
+        self._protocol = view.protocol or protocol_name(self._loaded[0][1], agents[0])
         self._players = [player(agent, metadata, self.game) for agent, metadata in self._loaded]
         if titles is not None:
             self._players = [replace(who, title=title) for who, title in zip(self._players, titles, strict=True)]

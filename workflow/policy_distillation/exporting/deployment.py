@@ -21,7 +21,7 @@ import tyro
 from numpy.typing import NDArray
 
 from ..atari import SIDE, STACK
-from ..checkpoints import load_agent
+from ..checkpoints import load_agent, protocol_name
 from ..evaluate import Actor, Evaluation, play_episodes
 from ..files import atomic_path, check_output
 from ..parts import Part
@@ -70,6 +70,7 @@ def measure(
         part_path: a part of its teacher's data set, whose observations it is timed on.
     """
     whole, metadata = load_agent(agent_path)
+    protocol = protocol_name(metadata, agent_path)
     agent = whole.single(game)
     with Part(part_path) as part:
         observations = recorded(part, part.times // 2, part.times, 512, np.random.default_rng(seed))
@@ -80,9 +81,7 @@ def measure(
     best = agent.q_values(observations, game).argmax(1)
     rows = []
     for form, path, player in forms:
-        episodes = play_episodes(
-            player, game, metadata["protocol"]["name"], evaluation, stream(seed, "evaluation"), "float32"
-        )
+        episodes = play_episodes(player, game, protocol, evaluation, stream(seed, "evaluation"), "float32")
         returns = np.array([episode.episode_return for episode in episodes])
         low, high = mean_return([returns]).interval()
         latency, batch = (processor_seconds(player, game, observations[:size]) for size in (1, BATCH))

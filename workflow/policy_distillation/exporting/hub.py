@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..checkpoints import read_metadata
-from ..evaluate import Evaluation, play_episodes
+from ..evaluate import SLOTS_PER_SHARE, Evaluation, play_episodes
 from ..files import atomic_path, file_digest, strict_json
 from ..networks import EPSILON, Agent
 from ..protocols import Protocol
@@ -32,7 +32,6 @@ from ..training import stream
 from . import ExportError
 from .environment import leaderboard_id, read_protocol
 
-ENVS = 16
 REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}/[A-Za-z0-9_.-]{1,96}")
 CARD = """
 # {title}
@@ -202,7 +201,7 @@ def play_scores(agent: Agent, protocol: str, episodes: int, seed: int = 0) -> li
     scores = []
     for game in agent.actions:
         played = play_episodes(
-            agent, game, protocol, Evaluation(episodes, ENVS, EPSILON), stream(seed, "evaluation"), "float32"
+            agent, game, protocol, Evaluation(episodes, SLOTS_PER_SHARE, EPSILON), stream(seed, "evaluation"), "float32"
         )
         returns = np.array([episode.episode_return for episode in played])
         scores.append(Score(game, returns, datetime.datetime.now().isoformat(timespec="seconds")))
