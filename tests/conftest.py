@@ -80,6 +80,7 @@ class Checkout:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         keep = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "SNAKEMAKE"))}
         own = {"PATH": path, "PYTHONPATH": "", "XDG_CONFIG_HOME": str(self.folder / "xdg")}
+        own["PYTHONDONTWRITEBYTECODE"] = ""  # a copy is read by a hundred processes
         return {**keep, **own, **self.variables}
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +92,7 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=900,
+            timeout=1800,
             check=False,
         )
 

@@ -280,7 +280,7 @@ def test_ctrl_c_ends_a_film_without_a_traceback_and_leaves_nothing(tmp_path):
         while recording.poll() is None and not list(tmp_path.iterdir()):
             time.sleep(0.05)
         recording.send_signal(signal.SIGINT)
-        assert recording.communicate(timeout=60)[0] == ""
+        assert recording.communicate(timeout=300)[0] == ""
     assert recording.returncode == 130
     assert not list(tmp_path.iterdir())
 

@@ -112,7 +112,7 @@ def test_a_students_card_says_where_its_teacher_came_from(student, monkeypatch, 
 def test_games_are_played_anew_when_asked(student, monkeypatch, capsys, tmp_path):
     shutil.rmtree(student.parent / "scores")
     monkeypatch.setitem(PROTOCOLS, "paper2015", replace(PROTOCOLS["paper2015"], max_episode_frames=200))
-    monkeypatch.setattr(hub, "ENVS", 2)
+    monkeypatch.setattr(hub, "SLOTS_PER_SHARE", 2)
     export(monkeypatch, capsys, student, "--output", tmp_path / "hub", "--episodes", 4)
     results = json.loads((tmp_path / "hub" / "results.json").read_text())["games"]
     assert results["freeway"]["n_eval_episodes"] == 4

@@ -11,10 +11,10 @@ import pytest
 import torch
 from policy_distillation import run as module
 from policy_distillation import state
+from policy_distillation.joblog import logging_to
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.run import Machine, Run, Stopwatch, Turn
 from policy_distillation.stopping import Stopped, StopSignal
-from policy_distillation.training import logging_to
 
 
 @pytest.fixture

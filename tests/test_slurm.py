@@ -206,18 +206,6 @@ def test_gpu_rules_run_on_the_gpu_partition_and_see_one_gpu(everything: Checkout
             assert seen in ("0123" if rule in ("train_teacher", "distill_student") else ("none", "")), path
 
 
-def test_slurm_and_a_local_run_give_the_same_bits(everything: Checkout, finished: Checkout) -> None:
-    remote, local = everything.folder / RESULTS, finished.folder / RESULTS
-    tables = [*remote.rglob("scores/*.csv"), remote / "table_single_task.csv"]
-    assert len(tables) == 5 + 1  # of the teacher, three students and random play; and the table
-    for path in tables:
-        assert path.read_text() == (local / path.relative_to(remote)).read_text(), path
-    agents = list(remote.rglob("agent.safetensors"))
-    assert len(agents) == 4
-    for path in agents:
-        assert read_metadata(path)["digest"] == read_metadata(local / path.relative_to(remote))["digest"], path
-
-
 # A bad night. Three students learn at once: one is cancelled, one runs out of time, one out of memory; slurmctld is
 # away for a while, and somebody types the same command again. Nothing is saved by the clock, only at SIGTERM.
 
@@ -453,3 +441,18 @@ def test_four_small_students_share_one_gpu_side_by_side(everything: Checkout, tm
     }
     assert len(seen) == 1
     assert seen.pop() in {(job["JobId"], gpu) for gpu in "0123"}
+
+
+# Beside a local run, last: another process is making it meanwhile
+
+
+def test_slurm_and_a_local_run_give_the_same_bits(everything: Checkout, finished: Checkout) -> None:
+    remote, local = everything.folder / RESULTS, finished.folder / RESULTS
+    tables = [*remote.rglob("scores/*.csv"), remote / "table_single_task.csv"]
+    assert len(tables) == 5 + 1  # of the teacher, three students and random play; and the table
+    for path in tables:
+        assert path.read_text() == (local / path.relative_to(remote)).read_text(), path
+    agents = list(remote.rglob("agent.safetensors"))
+    assert len(agents) == 4
+    for path in agents:
+        assert read_metadata(path)["digest"] == read_metadata(local / path.relative_to(remote))["digest"], path

@@ -21,7 +21,7 @@ from policy_distillation.checkpoints import save_agent
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.networks import Agent, Network
 from policy_distillation.recording import Dataset, dump_part
-from policy_distillation.training import logging_to
+from policy_distillation.joblog import logging_to
 
 folder = Path(sys.argv[1])
 torch.set_num_threads(2)

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation import training
+from policy_distillation.joblog import logging_to
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.training import (
     generator_state,
-    logging_to,
     prepare_process,
     restore_generator,
     select_device,

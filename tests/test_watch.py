@@ -343,7 +343,7 @@ except {error.__name__} as end:
 """
     environment = {**os.environ, "DISPLAY": display, "PYTHONPATH": str(ROOT / "workflow")}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr) == ("ended: lost\n", "")
 
 

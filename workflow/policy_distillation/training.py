@@ -1,19 +1,13 @@
-"""What every job needs: a device, seeds, a log, provenance, and an orderly stop."""
+"""What jobs that compute need: a device, seeds, provenance."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
-import os
 import platform
 import re
-import signal
 import subprocess
-import sys
-import traceback
 import zlib
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
@@ -22,7 +16,6 @@ import numpy as np
 import torch
 
 from .networks import Precision
-from .stopping import Stopped, stop_at_once
 
 
 def prepare_process(seed: int, threads: int) -> None:
@@ -148,31 +141,3 @@ def generator_state(rng: np.random.Generator) -> dict[str, Any]:
 
 def restore_generator(rng: np.random.Generator, state: dict[str, Any]) -> None:
     rng.bit_generator.state = {**state, "state": {key: int(value) for key, value in state["state"].items()}}
-
-
-@contextlib.contextmanager
-def logging_to(path: str | Path) -> Iterator[None]:
-    """Send what a job prints, tracebacks included, to its log; on a terminal the progress bar stays visible.
-
-    At SIGTERM and SIGINT the job ends at once, in an orderly way, and says so; a training run has a way of its own.
-    """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    before = {number: signal.signal(number, stop_at_once) for number in (signal.SIGTERM, signal.SIGINT)}
-    with open(path, "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        try:
-            if "SLURM_JOB_ID" in os.environ:
-                gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
-                print(f"Slurm job {os.environ['SLURM_JOB_ID']} on {platform.node()}, CUDA_VISIBLE_DEVICES={gpus}")
-            yield
-        except Stopped as stopped:
-            for file in (sys.stderr, log):
-                print(f"{stopped.signal}: stopped before the end; what was saved of the run is kept", file=file)
-            raise
-        except Exception as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            with contextlib.suppress(OSError):  # the disk may be full
-                traceback.print_exc(file=log)
-            raise SystemExit(1) from None
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

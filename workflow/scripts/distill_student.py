@@ -9,11 +9,12 @@ openmp.prepare("learn")  # before torch is loaded
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.hardware import job_device
+from policy_distillation.joblog import logging_to
 from policy_distillation.listing import read_listing
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
 from policy_distillation.students import distill_student
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.training import prepare_process
 
 machine = snakemake.config["machine"]
 recipe = dict(snakemake.params.recipe)

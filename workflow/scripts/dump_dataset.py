@@ -7,8 +7,9 @@ from policy_distillation import openmp
 openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.hardware import job_device
+from policy_distillation.joblog import logging_to
 from policy_distillation.recording import Dataset, dump_part
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.training import prepare_process
 
 teacher = Path(snakemake.input.teacher)
 if teacher.is_dir():  # the snapshots of one that was learning

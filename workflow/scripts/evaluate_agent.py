@@ -11,15 +11,9 @@ from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes, random_player
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.hardware import job_device
+from policy_distillation.joblog import logging_to
 from policy_distillation.sidecar import write_sidecar
-from policy_distillation.training import (
-    computed,
-    logging_to,
-    prepare_process,
-    select_device,
-    select_precision,
-    stream,
-)
+from policy_distillation.training import computed, prepare_process, select_device, select_precision, stream
 
 ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data", "teacher_outputs")
 machine = snakemake.config["machine"]

@@ -5,7 +5,8 @@ from pathlib import Path
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.exporting.int8 import players, quantise
 from policy_distillation.exporting.onnx import export_onnx
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.joblog import logging_to
+from policy_distillation.training import prepare_process
 
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, threads=1)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from policy_distillation.curve_figures import online_curves
 from policy_distillation.figures import save_figure
+from policy_distillation.joblog import logging_to
 from policy_distillation.score_figures import relative_scores, scores_against
-from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
     facts = snakemake.params.facts

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from policy_distillation.curve_figures import learning_curves
 from policy_distillation.figures import save_figure
+from policy_distillation.joblog import logging_to
 from policy_distillation.scores import read_returns
-from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
     facts = snakemake.params.facts

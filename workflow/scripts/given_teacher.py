@@ -5,7 +5,7 @@ from pathlib import Path
 
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.files import atomic_path
-from policy_distillation.training import logging_to
+from policy_distillation.joblog import logging_to
 
 with logging_to(snakemake.log[0]):
     source = Path(snakemake.input[0])

@@ -9,8 +9,9 @@ openmp.prepare("play")  # before torch is loaded
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.exporting.deployment import measure, write_csv
 from policy_distillation.files import file_digest
+from policy_distillation.joblog import logging_to
 from policy_distillation.sidecar import write_sidecar
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.training import prepare_process
 
 params, output = snakemake.params, Path(snakemake.output.csv)
 with logging_to(snakemake.log[0]):

@@ -4,8 +4,8 @@ from itertools import islice
 from pathlib import Path
 
 from policy_distillation.files import atomic_path
+from policy_distillation.joblog import logging_to
 from policy_distillation.page import Cell, Experiment, render
-from policy_distillation.training import logging_to
 
 given, params = snakemake.input, snakemake.params
 with logging_to(snakemake.log[0]):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.files import atomic_path
-from policy_distillation.training import logging_to
+from policy_distillation.joblog import logging_to
 
 with logging_to(snakemake.log[0]):
     agent, metadata = load_agent(Path(snakemake.input.agent))

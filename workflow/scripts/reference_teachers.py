@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 from policy_distillation.checkpoints import read_metadata
+from policy_distillation.joblog import logging_to
 from policy_distillation.shelf import write_shelf
-from policy_distillation.training import logging_to
 
 README = """# Reference teachers
 

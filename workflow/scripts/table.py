@@ -5,13 +5,13 @@ from pathlib import Path
 from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.joblog import logging_to
 from policy_distillation.networks import Agent, Network
 from policy_distillation.readable import normalised, of_teachers, write_tables
 from policy_distillation.remarks import remarks
 from policy_distillation.scores import Scores, Student, long_table, read_returns
 from policy_distillation.sidecar import read_sidecar, write_sidecar
 from policy_distillation.tables import Paper, experiment_table
-from policy_distillation.training import logging_to
 
 LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
 

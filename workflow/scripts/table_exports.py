@@ -4,8 +4,8 @@ from pathlib import Path
 
 from policy_distillation.exporting.deployment import markdown, read_csv, write_csv
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.joblog import logging_to
 from policy_distillation.sidecar import write_sidecar
-from policy_distillation.training import logging_to
 
 with logging_to(snakemake.log[0]):
     rows = [row for path in snakemake.input for row in read_csv(Path(path))]

@@ -9,10 +9,11 @@ openmp.prepare("train")  # before torch is loaded
 from policy_distillation.dqn import DQN, learn
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.hardware import job_device
+from policy_distillation.joblog import logging_to
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
 from policy_distillation.teachers import train_teacher
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.training import prepare_process
 
 machine, params = snakemake.config["machine"], snakemake.params
 seed = int(snakemake.wildcards.seed)

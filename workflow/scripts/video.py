@@ -7,9 +7,10 @@ from policy_distillation import openmp
 openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.files import file_digest
+from policy_distillation.joblog import logging_to
 from policy_distillation.readable import label
 from policy_distillation.sidecar import write_sidecar
-from policy_distillation.training import logging_to, prepare_process
+from policy_distillation.training import prepare_process
 from policy_distillation.video import write_video
 from policy_distillation.watch import RATE, Showing, View
 
