@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from functools import cache
 from importlib.metadata import Distribution, packages_distributions, version
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workflow" / "policy_distillation"
-DISTRIBUTIONS = packages_distributions()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 AGENT = ROOT / "resources" / "teachers" / "freeway" / "agent.safetensors"
 
@@ -107,6 +107,12 @@ def test_looking_at_the_package_does_not_load_torch():
     assert run(sys.executable, "-c", program, cwd=ROOT, PYTHONPATH=str(PACKAGE.parent)) == "False False\n"
 
 
+@cache
+def distributions():
+    """Who provides each module here; to find out takes half a second."""
+    return packages_distributions()
+
+
 def imports(path: Path) -> set[str]:
     """The distributions that a module imports from, at once or in its functions."""
     names: set[str] = set()
@@ -118,7 +124,7 @@ def imports(path: Path) -> set[str]:
             if node.module == "torch.utils.tensorboard":
                 names.add("tensorboard")  # which it imports in turn
     names -= {"policy_distillation", *sys.stdlib_module_names}
-    return {DISTRIBUTIONS.get(name, [name])[0].lower().replace("_", "-") for name in names}
+    return {distributions().get(name, [name])[0].lower().replace("_", "-") for name in names}
 
 
 def declared(requirements: list[str]) -> set[str]:
@@ -156,7 +162,7 @@ def test_whatever_the_package_imports_is_declared():
 
 @pytest.mark.slow
 def test_the_commands_need_no_extra(installed):
-    names = sorted(name for name, owners in DISTRIBUTIONS.items() if declared(owners) & (EXTRAS - CORE))
+    names = sorted(name for name, owners in distributions().items() if declared(owners) & (EXTRAS - CORE))
     assert {"matplotlib", "snakemake", "tensorboard"} <= set(names)
     commands = [
         ["inspect", str(AGENT)],

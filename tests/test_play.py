@@ -210,7 +210,7 @@ def test_short_play_meets_the_steps_of_games_as_whole_games_do(monkeypatch, time
     met = []
     for seed in range(60):
         play = Play("breakout", PROTOCOLS["paper2015"], 40, seed)
-        play.start_anywhere(agent, 0.5, 300)
+        play.start_anywhere(agent, 0.5, 1000)
         for _ in range(times):
             met.append(play.steps.copy())
             play.step(agent, 0.5)

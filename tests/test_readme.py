@@ -53,7 +53,7 @@ def test_the_environment_is_activated_before_the_first_command() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.split()[3] not in ("import", "evaluate")}))
 def test_a_command_does_what_it_says(clone: Path, command: str) -> None:
-    short = " --seconds 5" if command.split()[3] in ("record", "watch") else ""
+    short = " --seconds 5" if command.split()[3] == "record" else ""
     said = typed(command.split("  #")[0] + short, clone)
     written = [path.name for path in clone.iterdir() if path.name != "resources"]
     match command.split()[3]:

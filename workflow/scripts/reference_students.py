@@ -45,4 +45,4 @@ with logging_to(snakemake.log[0]):
             }
         )
     readme, sums = Path(snakemake.output.readme), Path(snakemake.output.sums)
-    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)), len(returns))
+    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)))

@@ -47,4 +47,5 @@ with logging_to(snakemake.log[0]):
             }
         )
     readme, sums = Path(snakemake.output.readme), Path(snakemake.output.sums)
-    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)), len(returns))
+    text = README.format(episodes=len(returns), table="{table}")
+    write_shelf(readme, sums, text, rows, list(map(Path, snakemake.input.agents)))
