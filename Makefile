@@ -22,9 +22,9 @@ demo laptop: env
 check: lint peers
 	python -m pytest -n 2 --dist loadgroup -m "not workflow and not slow"
 
-# Three processes on two cores: those on Slurm mostly wait for it.
+# Four processes on two cores: those on Slurm mostly wait for it.
 test: lint peers
-	python -m pytest -n 3 --dist loadgroup --durations 40 --durations-min 10
+	python -m pytest -n 4 --dist loadgroup --durations 40 --durations-min 10
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete
