@@ -22,9 +22,9 @@ demo laptop: env
 check: lint peers
 	python -m pytest -n 2 --dist loadgroup -m "not workflow and not slow"
 
-# Four processes on two cores: those on Slurm mostly wait for it.
+# Three processes on two cores: those on Slurm mostly wait for it.
 test: lint peers
-	python -m pytest -n 4 --dist loadgroup --durations 40 --durations-min 10
+	python -m pytest -n 3 --dist loadgroup --durations 40 --durations-min 10
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete
@@ -52,14 +52,14 @@ format: env
 
 env: .venv/.complete
 
-# The lock names all that is needed, so pip need not look for more; compiling on all cores halves the time.
+# The lock names all that is needed, so pip need not look for more. Compiled is what jobs load, by loading it once.
 .venv/.complete: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r envs/requirements.lock
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # some packages bring templates that are no Python
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m policy_distillation --help > /dev/null
 	@touch $@
 
 # Other libraries, whose agents the tests import. Without dependencies: those would replace what the lock pins.

@@ -40,12 +40,13 @@ from policy_distillation.openmp import SPIN_COUNTS
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.progress import Progress
 from policy_distillation.protocols import PROTOCOLS
+from policy_distillation.provenance import provenance
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.replay import Batch
 from policy_distillation.run import Machine
 from policy_distillation.students import distill_student
 from policy_distillation.teachers import train_teacher
-from policy_distillation.training import prepare_process, provenance, select_device, select_precision
+from policy_distillation.training import prepare_process, select_device, select_precision
 
 GAME, PROTOCOL, ENDLESS = "pong", "paper2015", 10**9
 THREADS = 2

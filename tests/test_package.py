@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "workflow" / "policy_distillation"
+SCRIPTS = ROOT / "workflow" / "scripts"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 AGENT = ROOT / "resources" / "teachers" / "freeway" / "agent.safetensors"
 
@@ -87,7 +88,7 @@ import numpy as np
 from policy_distillation import load_agent
 from policy_distillation.config import SCHEMA
 from policy_distillation.importing import mappings
-from policy_distillation.training import provenance
+from policy_distillation.provenance import provenance
 assert SCHEMA.exists() and mappings.SCHEMA.exists()
 agent, metadata = load_agent({str(AGENT)!r})
 actions, _ = agent.predict(np.zeros((3, 4, 84, 84), np.uint8), deterministic=True)
@@ -105,6 +106,16 @@ def test_the_console_script_runs(installed):
 def test_looking_at_the_package_does_not_load_torch():
     program = "import sys, policy_distillation; print('torch' in sys.modules, hasattr(policy_distillation, 'x'))"
     assert run(sys.executable, "-c", program, cwd=ROOT, PYTHONPATH=str(PACKAGE.parent)) == "False False\n"
+
+
+def test_tables_figures_and_the_page_do_not_load_torch():
+    """It takes longer than they do."""
+    scripts = [*SCRIPTS.glob("figure*.py"), SCRIPTS / "table.py", SCRIPTS / "page.py"]
+    bodies = [ast.parse(path.read_text()).body for path in scripts]
+    lines = {ast.unparse(node) for body in bodies for node in body if isinstance(node, ast.Import | ast.ImportFrom)}
+    assert any("policy_distillation.sidecar" in line for line in lines)
+    program = "\n".join([*sorted(lines), "import sys; print('torch' in sys.modules)"])
+    assert run(sys.executable, "-c", program, cwd=ROOT, PYTHONPATH=str(PACKAGE.parent)) == "False\n"
 
 
 @cache

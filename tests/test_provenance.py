@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from conftest import Checkout
+from policy_distillation.__main__ import describe_csv
 from policy_distillation.checkpoints import read_metadata, save_agent
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
-from policy_distillation.sidecar import SidecarError, describe_csv, read_sidecar, sidecar_path, write_sidecar
-from policy_distillation.training import commit_of
+from policy_distillation.provenance import commit_of
+from policy_distillation.sidecar import SidecarError, read_sidecar, sidecar_path, write_sidecar
 
 RESULTS = "results/smoke"
 

@@ -78,7 +78,7 @@ def test_auto_device_is_the_gpu_where_there_is_one(monkeypatch):
     ],
 )
 def test_precision(monkeypatch, name, device, flags, capability, expected):
-    monkeypatch.setattr(training, "_cpu_info", lambda: flags)
+    monkeypatch.setattr(training, "cpu_info", lambda: flags)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert select_precision(name, torch.device(device)) == expected
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from . import openmp
 
@@ -13,7 +13,7 @@ openmp.prepare("play")  # before torch is loaded
 import numpy as np
 import tyro
 
-from .checkpoints import load_agent, protocol_name, save_agent
+from .checkpoints import load_agent, protocol_name, read_metadata, save_agent
 from .evaluate import SLOTS_PER_SHARE, Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
 from .exporting.onnx import OnnxAgent
@@ -23,11 +23,12 @@ from .importing.agents import describe, import_agent
 from .networks import EPSILON
 from .parts import Part
 from .protocols import ProtocolName
+from .provenance import provenance
 from .readouts import Acting, Outputs, describe_acting
-from .sidecar import describe_csv
+from .sidecar import read_sidecar, sidecar_path
 from .sources import check_import
 from .stopping import told_in_a_line
-from .training import prepare_process, provenance, select_device, select_precision, stream
+from .training import prepare_process, select_device, select_precision, stream
 from .watch import record, watch
 
 File = Annotated[Path, tyro.conf.Positional]
@@ -50,6 +51,14 @@ def inspect(file: File) -> None:
         agent, metadata = load_agent(file)
         description = {**metadata, "parameters": agent.parameter_count}
     print(strict_json(description, indent=2))
+
+
+def describe_csv(csv: Path) -> dict[str, Any]:
+    """A CSV's sidecar; of a learning curve the metadata of the agent that it was learnt by."""
+    agent = csv.with_name("agent.safetensors")
+    if csv.name == "progress.csv" and agent.exists() and not sidecar_path(csv).exists():
+        return {"learning curve of": str(agent), **read_metadata(agent)}
+    return read_sidecar(csv)
 
 
 def evaluate(

@@ -28,7 +28,8 @@ from .networks import Agent
 from .parts import Part
 from .play import Play, Transition
 from .protocols import PROTOCOLS
-from .training import computed, provenance, select_device, stream
+from .provenance import provenance
+from .training import computed, select_device, stream
 
 
 @dataclass(frozen=True)

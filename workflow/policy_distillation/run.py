@@ -27,9 +27,10 @@ from torch import Tensor
 
 from .optimizers import restore_optimizer
 from .progress import Progress
+from .provenance import provenance
 from .state import State
 from .stopping import Stopped, StopSignal
-from .training import computed, generator_state, provenance, restore_generator, select_device, select_precision
+from .training import computed, generator_state, restore_generator, select_device, select_precision
 
 SAVING_SHARE = 0.05
 """Most of a run's time that goes into saving: a replay of gigabytes is saved less often than the period says."""

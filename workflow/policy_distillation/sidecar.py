@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import read_metadata
 from .files import atomic_path, file_digest, strict_json
-from .training import provenance
+from .provenance import provenance
 
 
 class SidecarError(ValueError):
@@ -41,11 +40,3 @@ def read_sidecar(csv: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("sha256") != file_digest(csv):
         raise SidecarError(f"{csv}: altered since it was written (its digest is not the one in {path.name})")
     return facts
-
-
-def describe_csv(csv: Path) -> dict[str, Any]:
-    """For people: a CSV's sidecar; for a learning curve the metadata of the agent that it was learnt by."""
-    agent = csv.with_name("agent.safetensors")
-    if csv.name == "progress.csv" and agent.exists() and not sidecar_path(csv).exists():
-        return {"learning curve of": str(agent), **read_metadata(agent)}
-    return read_sidecar(csv)

@@ -1,21 +1,18 @@
-"""What jobs that compute need: a device, seeds, provenance."""
+"""What jobs that compute need: a device, seeds, generators whose state can be kept."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import platform
 import re
-import subprocess
 import zlib
-from importlib.metadata import PackageNotFoundError, distribution, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from .networks import Precision
+from .provenance import cpu_info
 
 
 def prepare_process(seed: int, threads: int) -> None:
@@ -74,63 +71,13 @@ def select_precision(name: str, device: torch.device) -> Precision:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)  # older ones emulate it
     else:
-        fast = any(flag in _cpu_info() for flag in ("amx_bf16", "avx512_bf16"))
+        fast = any(flag in cpu_info() for flag in ("amx_bf16", "avx512_bf16"))
     return "bfloat16" if fast else "float32"
-
-
-def _cpu_info() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text() if path.exists() else ""
-
-
-def provenance() -> dict[str, Any]:
-    """For metadata: the commit, the versions and the hardware that made a file."""
-    packages = ("torch", "ale-py", "gymnasium", "numpy", "h5py")
-    model = re.search(r"^model name\s*: (.*)$", _cpu_info(), re.M)
-    return {
-        "commit": _commit(),
-        "software": {"python": platform.python_version(), **{package: version(package) for package in packages}},
-        "hardware": {
-            "cpu": model[1] if model else platform.processor(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
 
 
 def computed(device: torch.device, precision: Precision) -> dict[str, Any]:
     """For metadata: what the last digits of whatever is computed depend on, and with them weights that are learnt."""
     return {"device": device.type, "precision": precision, "threads": torch.get_num_threads()}
-
-
-def _commit() -> str | None:
-    """Of the checkout that this file is in, with ``-dirty`` if it was edited since; or that pip installed from git."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "Snakefile").exists():  # installed; the folder may lie in a checkout of something else
-        try:
-            source = json.loads(distribution("policy-distillation").read_text("direct_url.json") or "{}")
-        except PackageNotFoundError:
-            return None
-        commit: str | None = source.get("vcs_info", {}).get("commit_id")
-        return commit
-    return commit_of(root)
-
-
-def commit_of(root: Path) -> str | None:
-    """Of a checkout, with ``-dirty`` if it was edited since; None unless ``root`` is a checkout's top.
-
-    Unpacked inside another project's checkout, it is not that one's commit that made the files.
-    """
-    try:
-        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
-            return None
-        return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.importing.agents import describe, import_agent, import_snapshots
 from policy_distillation.joblog import logging_to
-from policy_distillation.training import provenance
+from policy_distillation.provenance import provenance
 
 with logging_to(snakemake.log[0]):
     params, output = snakemake.params, Path(snakemake.output[0])

@@ -6,7 +6,6 @@ from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.joblog import logging_to
-from policy_distillation.networks import Agent, Network
 from policy_distillation.readable import normalised, of_teachers, write_tables
 from policy_distillation.remarks import remarks
 from policy_distillation.scores import Scores, Student, long_table, read_returns
@@ -17,6 +16,8 @@ LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of th
 
 
 def parameters(sizes):
+    from policy_distillation.networks import Agent, Network  # loads torch, which takes longer than most tables
+
     return Agent(Network(**sizes), LEGAL_ACTIONS).parameter_count
 
 
