@@ -3,6 +3,7 @@
 # make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
 #              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
+# make keep    copy what is light of a run, results/$RUN, into resources/$RUN, from which its tables and figures can be made
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -12,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX
 
-.PHONY: demo laptop check test bench lint format env peers lock clean
+.PHONY: demo laptop check test keep bench lint format env peers lock clean
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
@@ -25,6 +26,14 @@ check: lint peers
 # Three processes on two cores: those on Slurm mostly wait for it.
 test: lint peers
 	python -m pytest -n 3 --dist loadgroup --durations 40 --durations-min 10
+
+# Scores, learning curves, tables, figures and what made them; no agents, no data. Tables and figures are made of it by
+# snakemake --profile profiles/$RUN --config results=resources/$RUN -- all
+keep:
+	@test -n "$(RUN)" -a -f "results/$(RUN)/index.html" || { echo "make keep RUN=laptop: a folder of results/ with its index.html"; exit 1; }
+	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
+	cd results/$(RUN) && find . -name '*.csv' -o -name '*.csv.json' -o -name '*.tsv' -o -name 'table_*.md' -o -name '*.png' | \
+		tar -c -T - | tar -x -C ../../resources/$(RUN)
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete
@@ -59,7 +68,7 @@ env: .venv/.complete
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m policy_distillation --help > /dev/null
+	-$(BIN)/python -m policy_distillation --help > /dev/null
 	@touch $@
 
 # Other libraries, whose agents the tests import. Without dependencies: those would replace what the lock pins.

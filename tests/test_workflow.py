@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -415,6 +416,26 @@ def test_report_carries_tables_figures_and_captions(finished: Checkout) -> None:
     captions = ["the size of the network", "the temperature of the teacher", "unsteadiness: the mean change"]
     assert all(caption in report for caption in [*captions, "says nothing about another training run"])
     assert "paper2015" in report
+
+
+@pytest.mark.xdist_group("finished")
+def test_tables_and_figures_are_made_of_what_is_kept(finished: Checkout, tmp_path: Path) -> None:
+    """`make keep`: scores and curves without an agent or a data set, and of them the same tables and a figure."""
+    subprocess.run(["make", "-f", ROOT / "Makefile", "keep", "RUN=smoke"], cwd=finished.folder, check=True)
+    kept, copy = finished.folder / "resources/smoke", Checkout(tmp_path / "copy")
+    shutil.move(kept, copy.folder / "resources/smoke")
+    kept = copy.folder / "resources/smoke"
+    assert {path.suffix for path in kept.rglob("*.*") if path.is_file()} == {".csv", ".json", ".md", ".png", ".tsv"}
+    made = [kept / name for name in ("table_single_task.csv", "figures/single_task/curves.png")]
+    before = made[0].read_bytes()
+    for path in made:
+        path.unlink()
+    targets = [str(path.relative_to(copy.folder)) for path in made]
+    done = copy.snakemake(*SMOKE, "--config", "results=resources/smoke", "--", *targets)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert set(planned(done.stdout)) == {"table", "figure_curves"}
+    assert made[0].read_bytes() == before
+    assert made[1].read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.xdist_group("finished")
