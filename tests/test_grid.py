@@ -229,3 +229,19 @@ def test_profiles_of_a_laptop_ask_for_less() -> None:
     laptop = Grid(shipped("profiles/laptop/overrides.yaml"))
     assert resources.joint_mb(laptop, "multi3", "joint_dqn") < 8_000
     assert resources.student_mb(laptop, "multi3", "kl") < 8_000
+
+
+def test_the_laptops_run_is_a_part_of_the_study() -> None:
+    """Equal settings and the same cells: what the one has made the other need not make again."""
+    laptop, study = (shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study"))
+    settings = [
+        {key: config[key] for key in config if key not in ("results", "experiments")} for config in (laptop, study)
+    ]
+    assert settings[0] == settings[1]
+    made, wanted = (
+        {pair for entry in config["experiments"].values() for pair in cells.scored(Grid(config), entry)}
+        for config in (laptop, study)
+    )
+    assert made < wanted
+    assert {cell.seed for _, cell in made} == {0}
+    assert {cell.seed for _, cell in wanted} == {0, 1, 2}
