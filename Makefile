@@ -30,7 +30,7 @@ test: lint peers
 # Scores, learning curves, tables, figures and what made them; no agents, no data. Tables and figures are made of it by
 # snakemake --profile profiles/$RUN --config results=resources/$RUN -- all
 keep:
-	@test -n "$(RUN)" -a -f "results/$(RUN)/index.html" || { echo "make keep RUN=laptop: a folder of results/ with its index.html"; exit 1; }
+	@test -n "$(RUN)" && ls results/$(RUN)/table_*.csv > /dev/null || { echo "make keep RUN=demo: a folder of results/ with tables"; exit 1; }
 	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
 	cd results/$(RUN) && find . -name '*.csv' -o -name '*.csv.json' -o -name '*.tsv' -o -name 'table_*.md' -o -name '*.png' | \
 		tar -c -T - | tar -x -C ../../resources/$(RUN)
