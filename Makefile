@@ -3,7 +3,7 @@
 # make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
 #              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
-# make keep    copy what is light of a run, results/$RUN, into resources/$RUN, from which its tables and figures can be made
+# make keep    copy what is light of a run, results/$RUN, into resources/$RUN
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -27,8 +27,7 @@ check: lint peers
 test: lint peers
 	python -m pytest -n 3 --dist loadgroup --durations 40 --durations-min 10
 
-# Scores, learning curves, tables, figures and what made them; no agents, no data. Tables and figures are made of it by
-# snakemake --profile profiles/$RUN --config results=resources/$RUN -- all
+# Scores, learning curves, tables, figures and what made them; no agents, no data.
 keep:
 	@test -n "$(RUN)" && ls results/$(RUN)/table_*.csv > /dev/null || { echo "make keep RUN=demo: a folder of results/ with tables"; exit 1; }
 	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
