@@ -4,6 +4,7 @@
 #              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make keep    copy what is light of a run, results/$RUN, into resources/$RUN
+# make redraw  tables, figures and page of a run that is kept, resources/$RUN, made of its scores: results/$RUN
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -13,7 +14,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX
 
-.PHONY: demo laptop check test keep bench lint format env peers lock clean
+REDRAWN := table figure figure_curves figure_profile figure_teacher_curves page all
+
+.PHONY: demo laptop check test keep redraw bench lint format env peers lock clean
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
@@ -33,6 +36,14 @@ keep:
 	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
 	cd results/$(RUN) && find . -name '*.csv' -o -name '*.csv.json' -o -name '*.tsv' -o -name 'table_*.md' -o -name '*.png' | \
 		tar -c -T - | tar -x -C ../../resources/$(RUN)
+
+# Of a run that is not whole it says what is missing, instead of training for hours.
+redraw: env
+	@test -d "resources/$(RUN)/students" || { echo "make redraw RUN=laptop: a folder of resources/ with students' scores"; exit 1; }
+	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
+	mkdir -p results/$(RUN)
+	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
+	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) --allowed-rules $(REDRAWN) -- all
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete

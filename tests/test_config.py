@@ -174,6 +174,12 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ({"teacher": {"initial_agent": ""}}, "teacher.initial_agent", "''", "non-empty"),
         ({"teacher": {"algorithm": "a2c"}}, "teacher.algorithm", "'a2c'", "dqn, pqn"),
         ({"experiments": {"single_task": {"against": "x"}}}, "experiments.single_task.against", "'x'", "parameters"),
+        (
+            {"experiments": {"driver": {"claims": [{"says": "so", "variant": "kl/kl_me"}]}}},
+            "experiments.driver.claims[0].variant",
+            "unknown recipe or network 'kl_me'",
+            "kl_mix",
+        ),
         ({"recipes": {"kl": {"dqn": {"steps": 5}}}}, "recipes.kl.dqn", "the loss kl", "q_learning"),
         ({"recipes": {"joint_dqn": {"temperature": 1}}}, "recipes.joint_dqn", "temperature", "dqn"),
         ({"recipes": {"kl_online": {"driver": "mix"}}}, "recipes.kl_online", "mix", "driver: teacher"),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pandas as pd
-from conftest import ROOT
+import pytest
+from conftest import ROOT, Checkout
 from policy_distillation.sidecar import read_sidecar
 
 LAPTOP = ROOT / "resources/laptop"
@@ -44,3 +48,28 @@ def test_the_page_shows_the_tables_numbers() -> None:
             )
         ]
         assert cells == expected, game
+
+
+@pytest.mark.workflow
+def test_a_kept_runs_tables_and_page_are_made_again_from_its_scores_alone(tmp_path: Path) -> None:
+    copy = Checkout(tmp_path / "copy")
+    shutil.copytree(LAPTOP, copy.folder / "resources/laptop", dirs_exist_ok=True)
+
+    def redraw() -> subprocess.CompletedProcess[str]:
+        command = ["make", "-f", ROOT / "Makefile", "-o", "env", "redraw", "RUN=laptop"]
+        return subprocess.run(
+            command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True, check=False
+        )
+
+    done, results = redraw(), copy.folder / "results/laptop"
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    kept = sorted(LAPTOP.glob("*.csv"))
+    assert kept
+    for path in kept:
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(results / path.name), rtol=1e-4)
+    assert {path.relative_to(LAPTOP) for path in LAPTOP.rglob("*.png")} == {
+        path.relative_to(results) for path in results.rglob("*.png")
+    }
+    assert (results / "index.html").exists()
+    assert not [path for path in results.rglob("*") if path.suffix in (".safetensors", ".h5")]
+    assert "results/laptop exists: move it away" in redraw().stdout

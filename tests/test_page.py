@@ -18,9 +18,11 @@ from browser import Browser, running_browser
 from conftest import ROOT, Checkout, need_program
 from PIL import Image
 from policy_distillation import cells as grid_cells
+from policy_distillation.claims import judge
 from policy_distillation.curve_figures import learning_curves
 from policy_distillation.figures import save_figure
 from policy_distillation.page import Cell, Estimate, Experiment, cell_origin, costs, findings, number, picture, render
+from policy_distillation.readable import label
 from policy_distillation.score_figures import relative_scores
 from policy_distillation.scores import Scores, Student, read_returns
 from policy_distillation.sidecar import SidecarError, read_sidecar, write_sidecar
@@ -61,7 +63,16 @@ def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Exper
     scores = Scores(teachers, dict.fromkeys(GAMES, np.zeros(1)), students)
     table = experiment_table(scores, Paper.read(ROOT / "resources/paper_results.csv", name))
     table.to_csv(root / f"table_{name}.csv", index=False)
-    write_sidecar(root / f"table_{name}.csv", {"kind": "table", "remarks": [REMARK.format(name)]})
+    best, last = max(keeps, key=keeps.__getitem__), min(keeps, key=keeps.__getitem__)
+    claims = judge(
+        scores,
+        [
+            {"says": f"{name}: first claim", "variant": best, "against": last},
+            {"says": f"{name}: second claim", "variant": last},
+        ],
+    )
+    made_by = {"kind": "table", "remarks": [REMARK.format(name)], "claims": claims.to_dict("records")}
+    write_sidecar(root / f"table_{name}.csv", made_by)
     save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}/scores.png")
     rows = pd.DataFrame({"update": [1000, 2000], "return_pong": [3.0, 14.0]})
     curves = learning_curves(
@@ -131,6 +142,17 @@ def test_what_a_reader_should_know_of_a_tables_cells_is_on_the_page(page: Path, 
     html = page.read_text(encoding="utf-8")
     for experiment in experiments:
         assert html.count(html_escape(REMARK.format(experiment.name))) == 1
+
+
+def test_the_papers_claims_and_their_verdicts_are_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+    text = text_of(page)
+    for experiment in experiments:
+        for claim in read_sidecar(experiment.table)["claims"]:
+            row = text.split(claim["says"], 1)[1].split(" &gt;&nbsp;0 ")
+            against = label(claim["against"]) or "teachers"
+            points = f"{claim['difference']:.1f} [{claim['low']:.1f}, {claim['high']:.1f}]"
+            assert row[0].split() == [*f"{label(claim['variant'])} &minus; {against}".split(), *points.split()]
+            assert row[1].startswith(claim["verdict"])
 
 
 def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
@@ -225,7 +247,7 @@ def test_a_browser_shows_all_of_it(browser: Browser, page: Path, width: int, sch
     assert len(seen["pictures"]) == 5
     assert all(visible and len(alt) > 20 for visible, alt in seen["pictures"])
     assert seen["videos"] == [[640, "Single-task distillation: Pong"], [640, "Policy compression: Pong"]]
-    assert seen["tables"] == 3
+    assert seen["tables"] == 5  # scores and claims of two experiments, times
     assert all(seen["names"])
     assert seen["targets"] == [True] * 5
     ink, paper = seen["colours"]

@@ -155,6 +155,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "students": students,
         "against": experiment.get("against", ""),
         "values": against(grid, experiment),
+        "claims": experiment.get("claims", []),
         "whole": grid.network("dqn" if "dqn" in grid.config["networks"] else grid.config["teacher"]["network"]),
     }
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from .cells import SINGLE
 from .config import ConfigError, check_schema
 from .games import GameError, game_name, known_games
 from .grid import Grid
@@ -51,6 +52,11 @@ def _check_names(config: Mapping[str, Any]) -> None:
         for key, allowed in {"recipes": config["recipes"], "networks": config["networks"]}.items():
             for index, entry in enumerate(experiment[key]):
                 _known(f"{where}.{key}[{index}]", entry, allowed, key.removesuffix("s"))
+        parts = {SINGLE, *config["recipes"], *config["networks"], *config["game_sets"]}
+        for index, claim in enumerate(experiment.get("claims", [])):
+            for key in ("variant", "against") if "against" in claim else ("variant",):
+                for part in claim[key].split("/"):
+                    _known(f"{where}.claims[{index}].{key}", part, parts, "recipe or network")
 
 
 def _known(key: str, name: str, allowed: Iterable[str], kind: str) -> None:

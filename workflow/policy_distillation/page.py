@@ -108,7 +108,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
 
 def _section(experiment: Experiment) -> dict[str, Any]:
     rows, notes = read_table(experiment.table, experiment.variants)
-    headline = rows[-1]["estimates"]
+    headline, made_by = rows[-1]["estimates"], read_sidecar(experiment.table)
     return {
         "name": experiment.name,
         "title": experiment.title,
@@ -116,10 +116,11 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "several": len(rows) > 1,
         "variants": experiment.variants,
         "published": any(math.isfinite(each.paper) for row in rows for each in row["estimates"].values()),
-        "notes": [*notes, *read_sidecar(experiment.table).get("remarks", [])],
+        "notes": [*notes, *made_by.get("remarks", [])],
         "headline": headline,
         "axis": _axis(headline.values()),
         "findings": findings(headline),
+        "claims": made_by.get("claims", []),
         "figures": [picture(path, _alt(experiment.title, path)) for path in experiment.figures],
         "videos": [video(path, experiment.title) for path in experiment.videos],
         "cells": [cell_origin(cell) for cell in experiment.cells[:MOST_CELLS]],

@@ -52,6 +52,20 @@ def normalised(table: pd.DataFrame, variants: Sequence[str], aggregates: pd.Data
     return out
 
 
+def judged(verdicts: pd.DataFrame) -> pd.DataFrame:
+    """What each claim says, by how many points it is true, how many it takes, and the verdict."""
+    ours, theirs = verdicts["variant"].map(label), verdicts["against"].map(label).replace("", "teachers")
+    return pd.DataFrame(
+        {
+            "the paper": verdicts["says"],
+            "compared": ours + " - " + theirs,
+            "points": [_cell(np.nan, *found) for found in verdicts[["difference", "low", "high"]].to_numpy(float)],
+            "needed": verdicts["margin"].map("more than {:g}".format),
+            "verdict": verdicts["verdict"],
+        }
+    )
+
+
 def _cell(score: float, percent: float, low: float, high: float) -> str:
     text = number(percent)
     if text and np.isfinite(low):

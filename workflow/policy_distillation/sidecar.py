@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,9 @@ def read_sidecar(csv: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.get("sha256") != file_digest(csv):
         raise SidecarError(f"{csv}: altered since it was written (its digest is not the one in {path.name})")
     return facts
+
+
+def copy_with_sidecar(csv: Path, copy: Path) -> None:
+    """Copy a CSV and what is known of what made it."""
+    shutil.copyfile(csv, copy)
+    shutil.copyfile(sidecar_path(csv), sidecar_path(copy))

@@ -1,12 +1,12 @@
 """The table of the reference students, and their digests."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.joblog import logging_to
 from policy_distillation.shelf import write_shelf
+from policy_distillation.sidecar import copy_with_sidecar
 
 README = """# Reference students
 
@@ -29,8 +29,7 @@ with logging_to(snakemake.log[0]):
     for path, scores, copy in zip(*files, strict=True):
         agent, metadata = load_agent(path)
         returns, (game,) = pd.read_csv(scores)["return"], agent.actions
-        for suffix in ("", ".json"):
-            shutil.copyfile(f"{scores}{suffix}", f"{copy}{suffix}")
+        copy_with_sidecar(Path(scores), Path(copy))
         rows.append(
             {
                 "game": game,

@@ -1,17 +1,17 @@
 """The table of the reference teachers, and the digests that the workflow checks before it uses one."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
 from policy_distillation.checkpoints import read_metadata
 from policy_distillation.joblog import logging_to
 from policy_distillation.shelf import write_shelf
+from policy_distillation.sidecar import copy_with_sidecar
 
 README = """# Reference teachers
 
 Trained by this workflow (`snakemake --profile profiles/reference reference_teachers`), float16. Mean return and
-standard error of {episodes} games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software
+standard error of so many games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software
 and hardware: `python -m policy_distillation inspect resources/teachers/pong/agent.safetensors`.
 
 {table}
@@ -34,18 +34,17 @@ with logging_to(snakemake.log[0]):
     files = (map(Path, snakemake.input.agents), snakemake.input.scores, snakemake.output.scores)
     for path, scores, copy in zip(*files, strict=True):
         metadata, returns = read_metadata(path), pd.read_csv(scores)["return"]
-        for suffix in ("", ".json"):
-            shutil.copyfile(f"{scores}{suffix}", f"{copy}{suffix}")
+        copy_with_sidecar(Path(scores), Path(copy))
         rows.append(
             {
                 "game": path.parent.name,
                 "algorithm": metadata["algorithm"],
                 "agent steps": " + ".join(f"{trained:,}" for trained in steps(metadata)),
+                "games": f"{len(returns)}",
                 "mean return": f"{returns.mean():,.1f} ± {returns.sem():.1f}",
                 "commit": (metadata["commit"] or "unknown")[:12],
                 "seed": metadata["seed"],
             }
         )
     readme, sums = Path(snakemake.output.readme), Path(snakemake.output.sums)
-    text = README.format(episodes=len(returns), table="{table}")
-    write_shelf(readme, sums, text, rows, list(map(Path, snakemake.input.agents)))
+    write_shelf(readme, sums, README, rows, list(map(Path, snakemake.input.agents)))

@@ -4,14 +4,19 @@ from pathlib import Path
 
 from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
+from policy_distillation.claims import judge
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.joblog import logging_to
-from policy_distillation.readable import normalised, of_teachers, write_tables
+from policy_distillation.readable import judged, normalised, of_teachers, write_tables
 from policy_distillation.remarks import remarks
 from policy_distillation.scores import Scores, Student, long_table, read_returns
 from policy_distillation.sidecar import read_sidecar, write_sidecar
 from policy_distillation.tables import Paper, experiment_table
 
+CLAIMS = (
+    "What the paper says, and the difference in points between 0, random play, and 100, the teachers [95% interval]. "
+    "Seeds: {seeds}; with one, of these students alone."
+)
 LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
 
 
@@ -43,7 +48,7 @@ with logging_to(snakemake.log[0]):
     if facts["against"] == "parameters":
         values, whole = {key: parameters(sizes) for key, sizes in values.items()}, parameters(facts["whole"])
     table = experiment_table(scores, Paper.read(files.paper, name), facts["against"], values, whole)
-    aggregates = aggregate_table(scores)
+    aggregates, verdicts = aggregate_table(scores), judge(scores, facts["claims"])
     said = remarks(
         Path(outputs.csv).parent,
         facts["students"],
@@ -52,7 +57,7 @@ with logging_to(snakemake.log[0]):
         [sidecars[path] for path in files.randoms],
         facts["against"],
     )
-    for content in (table, aggregates):
+    for content in (table, aggregates, verdicts):
         print(content.to_string())
     for text in [*(f"{row.game}: {row.note}" for row in table.itertuples() if row.note), *said]:
         print(f"WARNING: {text}")
@@ -62,11 +67,14 @@ with logging_to(snakemake.log[0]):
             table, scores.variants, aggregates
         ),
     }
+    if len(verdicts):
+        readable[CLAIMS.format(seeds=verdicts["seeds"].min())] = judged(verdicts)
     write_tables(readable, facts["title"], said, Path(outputs.csv))
     made_by = {
         "kind": "table",
         "experiment": name,
         **facts,
+        "claims": verdicts.to_dict("records"),
         "protocols": sorted({entry["protocol"] for entry in sidecars.values()}),
         "acting": {path: entry.get("acting") for path, entry in sidecars.items()},
         "seeds": sorted({cell.seed for cell in cells}),

@@ -1,0 +1,59 @@
+"""What the paper claims of an experiment's students, and whether its scores bear that out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .scores import Scores
+from .statistics import Estimate
+
+COLUMNS = ["says", "variant", "against", "margin", "difference", "low", "high", "games", "seeds", "verdict"]
+
+
+def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a claim: that a variant's score is more than ``margin`` points above another's.
+
+    A score is the mean over games of the percentage of the way from a random agent's mean return to the teacher's,
+    whose own therefore is 100. Unlike a geometric mean of percentages it exists where a mean return is negative. A
+    claim ``holds`` where the difference's 95% interval is above the margin, ``does not hold`` where it is below, and
+    else is ``undecided``.
+
+    Args:
+        claims: ``says``, ``variant``; ``against``, a variant, or else the teachers; ``margin``, or else 0. One whose
+            variants the experiment has not is left out: who changes the recipes need not change what the paper says.
+
+    Columns: those of a claim, with ``against`` empty for the teachers; difference, low, high, in points; games: how
+    many every variant plays and a teacher plays better than at random; seeds; verdict.
+    """
+    games = [game for game in scores.common_games if scores.means_something(game, "normalised")]
+    rows = []
+    for claim in claims:
+        row = {"against": "", "margin": 0.0, **claim}
+        if {row["variant"], row["against"]} <= {"", *scores.variants}:
+            points = _difference(scores, games, row["variant"], row["against"])
+            low, high = points.interval()
+            verdict = "holds" if low > row["margin"] else "does not hold" if high < row["margin"] else "undecided"
+            compared = [
+                len(runs) for (_, name), runs in scores.runs.items() if name in (row["variant"], row["against"])
+            ]
+            row |= {"difference": points.value, "low": low, "high": high, "verdict": verdict}
+            rows.append(row | {"games": len(games), "seeds": min(compared)})
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _difference(scores: Scores, games: Sequence[str], variant: str, against: str) -> Estimate:
+    if not games:
+        return Estimate(float("nan"), np.full(1, np.nan))
+    ours, theirs = (_points(scores, games, name) for name in (variant, against))
+    return Estimate(ours.value - theirs.value, ours.samples - theirs.samples)
+
+
+def _points(scores: Scores, games: Sequence[str], variant: str) -> Estimate:
+    if not variant:
+        return Estimate(100.0, np.full(1, 100.0))
+    found = [scores.estimates[game, variant]["normalised"] for game in games]
+    return Estimate(float(np.mean([each.value for each in found])), np.mean([each.samples for each in found], axis=0))
