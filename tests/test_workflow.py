@@ -89,9 +89,15 @@ def test_profiles_resolve(checkout: Checkout, profile: str) -> None:
         assert planned(plan.stdout)["distill_student"] == 6
         assert "train_teacher" not in planned(plan.stdout)
         assert "results/demo/table_single_task.csv" in plan.stdout
-        whole = checkout.snakemake("-n", "--profile", profile, "--config", "teacher={source: train}", "--", "all")
-        assert planned(whole.stdout)["distill_student"] == 6
-        assert "threads: 2\n" in whole.stdout.split("rule train_teacher:")[1].split("\n\n")[0]
+
+
+def test_the_whole_way_is_the_demo_and_a_training_that_has_both_cores(checkout: Checkout) -> None:
+    demo, whole = (
+        checkout.snakemake("-n", "--profile", f"profiles/{name}", "all").stdout for name in ("demo", "whole")
+    )
+    assert planned(whole) - planned(demo) == {"train_teacher": 1}
+    assert planned(demo) - planned(whole) == {"given_teacher": 1}
+    assert "threads: 2\n" in whole.split("rule train_teacher:")[1].split("\n\n")[0]
 
 
 def test_reference_teachers_are_trained_as_the_laptop_profile_says(checkout: Checkout) -> None:
