@@ -285,6 +285,19 @@ def test_ctrl_c_ends_a_film_without_a_traceback_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_while_libraries_are_loaded_ends_without_a_traceback(tmp_path):
+    (tmp_path / "torch.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n")
+    ended = subprocess.run(
+        [sys.executable, "-m", "policy_distillation", "inspect", str(STUDENT)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{ROOT / 'workflow'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
 # The other programs
 
 

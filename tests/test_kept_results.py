@@ -7,47 +7,56 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Checkout
+from policy_distillation.readable import judged
 from policy_distillation.sidecar import read_sidecar
+from policy_distillation.tables import MEAN_ROW
 
 LAPTOP = ROOT / "resources/laptop"
 
 
 def test_every_score_and_table_is_the_one_that_was_written() -> None:
     csvs = [path for path in LAPTOP.rglob("*.csv") if path.name != "progress.csv"]
-    assert len(csvs) == 3 + 4 * (1 + 1 + 3)  # tables; four games' teacher, random play and three students
+    # Three experiments' tables; four games' teacher, random play and six students; four students of three games.
+    assert len(csvs) == 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3
     for path in csvs:
         assert "-dirty" not in read_sidecar(path)["commit"]
     for path in LAPTOP.glob("students/*/*/*/*"):
         assert (path / "progress.csv").exists()
 
 
-def test_the_page_shows_the_tables_numbers() -> None:
-    table = pd.read_csv(LAPTOP / "table_single_task.csv").set_index("game")
-    rows = re.findall(
-        r"^\| (\S[^|]*) \| (\d*) ?\| ([\d.,]*) ?\| (.*) \|$", (ROOT / "docs/results.md").read_text(), re.M
-    )
-    shown = {
-        game: (games, teacher, cells.split(" | ")) for game, games, teacher, cells in rows if cells.count("|") == 5
-    }
-    assert set(shown) == set(table.index)
-    for game, (games, teacher, cells) in shown.items():
-        row = table.loc[game]
-        if games:
-            path = LAPTOP / f"teachers/{game}/seed0/scores/{game}.csv"
-            assert int(games) == len(pd.read_csv(path))
-            assert teacher == f"{row['teacher']:,.{1 if row['teacher'] < 1000 else 0}f}"
+@pytest.mark.parametrize(
+    ("experiment", "heading"),
+    [
+        ("single_task", "Four games, three losses"),
+        ("compression", "Smaller networks"),
+        ("multi_task_3", "One network for three games"),
+    ],
+)
+def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str, heading: str) -> None:
+    section = (ROOT / "docs/results.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", section, re.M)]
+    path = LAPTOP / f"table_{experiment}.csv"
+    table = pd.read_csv(path)
+    variants = [name.removesuffix(".percent") for name in table.columns if name.endswith(".percent")]
+    games = table[: table["game"].tolist().index(MEAN_ROW) + 1]
+    for row in games.to_dict("records"):
         expected = [
-            text
-            for recipe in ("mse", "nll", "kl")
-            for text in (
-                f"{row[f'{recipe}.percent']:.1f} [{row[f'{recipe}.low']:.1f}, {row[f'{recipe}.high']:.1f}]",
-                f"{row[f'{recipe}.percent_paper']:.1f}",
-            )
+            f"{row[f'{variant}.percent']:.1f} [{row[f'{variant}.low']:.1f}, {row[f'{variant}.high']:.1f}]"
+            if np.isfinite(row[f"{variant}.percent"])
+            else "none"
+            for variant in variants
         ]
-        assert cells == expected, game
+        (found,) = (cells for cells in shown if cells[0] == row["game"])
+        assert [cell for cell in found if cell == "none" or "[" in cell] == expected, row["game"]
+        if row["game"] != MEAN_ROW:
+            played = pd.read_csv(LAPTOP / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
+            assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
+    told = [cells[:5] for cells in shown if cells[-1] in ("holds", "does not hold", "undecided")]
+    assert told == judged(pd.DataFrame(read_sidecar(path)["claims"])).to_numpy().tolist()
 
 
 @pytest.mark.workflow

@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from . import openmp
+from . import openmp, stopping
 
 openmp.prepare("play")  # before torch is loaded
+if __name__ == "__main__":
+    stopping.end_at_ctrl_c()
 
 import numpy as np
 import tyro
@@ -27,7 +29,6 @@ from .provenance import provenance
 from .readouts import Acting, Outputs, describe_acting
 from .sidecar import read_sidecar, sidecar_path
 from .sources import check_import
-from .stopping import told_in_a_line
 from .training import prepare_process, select_device, select_precision, stream
 from .watch import record, watch
 
@@ -177,7 +178,7 @@ def import_(
 
 
 def main() -> None:
-    with told_in_a_line():
+    with stopping.told_in_a_line():
         tyro.extras.subcommand_cli_from_dict(
             {
                 "inspect": inspect,

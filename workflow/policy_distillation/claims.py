@@ -1,4 +1,4 @@
-"""What the paper claims of an experiment's students, and whether its scores bear that out."""
+"""What is claimed of an experiment's students, by the paper or the user, and whether its scores bear that out."""
 
 from __future__ import annotations
 

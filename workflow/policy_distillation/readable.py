@@ -57,7 +57,7 @@ def judged(verdicts: pd.DataFrame) -> pd.DataFrame:
     ours, theirs = verdicts["variant"].map(label), verdicts["against"].map(label).replace("", "teachers")
     return pd.DataFrame(
         {
-            "the paper": verdicts["says"],
+            "claim": verdicts["says"],
             "compared": ours + " - " + theirs,
             "points": [_cell(np.nan, *found) for found in verdicts[["difference", "low", "high"]].to_numpy(float)],
             "needed": verdicts["margin"].map("more than {:g}".format),

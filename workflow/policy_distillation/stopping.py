@@ -24,9 +24,17 @@ def stop_at_once(number: int, frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
+def end_at_ctrl_c() -> None:
+    """From here to :func:`told_in_a_line`, while libraries are loaded, Ctrl-C ends the process without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def told_in_a_line() -> Iterator[None]:
     """Around a command: what its user can mend ends it with one line instead of a traceback, and Ctrl-C with none."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from policy_distillation.sidecar import read_sidecar, write_sidecar
 from policy_distillation.tables import Paper, experiment_table
 
 CLAIMS = (
-    "What the paper says, and the difference in points between 0, random play, and 100, the teachers [95% interval]. "
+    "Claims, and the difference in points between 0, random play, and 100, the teachers [95% interval]. "
     "Seeds: {seeds}; with one, of these students alone."
 )
 LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
