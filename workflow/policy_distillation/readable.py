@@ -59,7 +59,10 @@ def judged(verdicts: pd.DataFrame) -> pd.DataFrame:
         {
             "claim": verdicts["says"],
             "compared": ours + " - " + theirs,
-            "points": [_cell(np.nan, *found) for found in verdicts[["difference", "low", "high"]].to_numpy(float)],
+            "points": [
+                f"{difference:.1f} [{low:.1f}, {high:.1f}]" if np.isfinite(difference) else ""
+                for difference, low, high in verdicts[["difference", "low", "high"]].to_numpy(float)
+            ],
             "needed": verdicts["margin"].map("more than {:g}".format),
             "verdict": verdicts["verdict"],
         }
