@@ -138,6 +138,10 @@ def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Experime
                 assert f"{number(record[f'{variant}.percent'])} [{low:,.0f}, {high:,.0f}]" in row
 
 
+def test_a_student_of_each_game_is_counted(page: Path) -> None:
+    assert " 28 students of Breakout, Freeway, Pong, Q*bert: " in text_of(page)  # 4 games, 3 losses and 4 sizes
+
+
 def test_what_a_reader_should_know_of_a_tables_cells_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
     html = page.read_text(encoding="utf-8")
     for experiment in experiments:

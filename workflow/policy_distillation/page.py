@@ -89,7 +89,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         facts=facts,
         sections=[_section(experiment) for experiment in experiments],
         teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
-        students=len({cell.name for experiment in experiments for cell in experiment.cells}),
+        students=len({cell.scores.parent for experiment in experiments for cell in experiment.cells}),  # one a folder
         games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
         episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
         sampled=any(origin.get("acting") == "sample" for origin in origins),
