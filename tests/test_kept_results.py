@@ -11,21 +11,40 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Checkout
-from policy_distillation.readable import judged
+from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-LAPTOP = ROOT / "resources/laptop"
+LAPTOP, WHOLE = ROOT / "resources/laptop", ROOT / "resources/whole"
 
 
-def test_every_score_and_table_is_the_one_that_was_written() -> None:
-    csvs = [path for path in LAPTOP.rglob("*.csv") if path.name != "progress.csv"]
-    # Three experiments' tables; four games' teacher, random play and six students; four students of three games.
-    assert len(csvs) == 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3
+@pytest.mark.parametrize(
+    ("run", "files"),
+    [
+        # Three experiments' tables; four games' teacher, random play and six students; four students of three games.
+        (LAPTOP, 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3),
+        (WHOLE, 2 * 3 + 1 + 1 + 6),
+    ],
+)
+def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int) -> None:
+    csvs = [path for path in run.rglob("*.csv") if path.name != "progress.csv"]
+    assert len(csvs) == files
     for path in csvs:
         assert "-dirty" not in read_sidecar(path)["commit"]
-    for path in LAPTOP.glob("students/*/*/*/*"):
+    for path in run.glob("students/*/*/*/*"):
         assert (path / "progress.csv").exists()
+
+
+def test_the_readme_shows_what_the_whole_way_gave() -> None:
+    text = " ".join((ROOT / "README.md").read_text().split())
+    losses, sizes = (pd.read_csv(WHOLE / f"table_{name}.csv").iloc[0] for name in ("single_task", "compression"))
+    parts = ("percent", "low", "high")
+    found = [(label(name), *(losses[f"{name}.{part}"] for part in parts)) for name in ("mse", "nll", "kl")]
+    assert ", ".join("{} {:.0f} [{:.0f}, {:.0f}]".format(*each) for each in found) in text
+    sizes = [f"{sizes[f'{name}.percent']:.0f}" for name in ("net1", "net2", "net3")]
+    assert "{}, {} and {} for net1 to net3".format(*sizes) in text
+    teacher = pd.read_csv(WHOLE / "teachers/pong/seed0/scores/pong.csv")["return"]
+    assert f"{teacher.mean():.1f} ± {teacher.sem():.1f} points ({len(teacher)} games" in text
 
 
 @pytest.mark.parametrize(
@@ -44,14 +63,16 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str
     variants = [name.removesuffix(".percent") for name in table.columns if name.endswith(".percent")]
     games = table[: table["game"].tolist().index(MEAN_ROW) + 1]
     for row in games.to_dict("records"):
-        expected = [
-            f"{row[f'{variant}.percent']:.1f} [{row[f'{variant}.low']:.1f}, {row[f'{variant}.high']:.1f}]"
-            if np.isfinite(row[f"{variant}.percent"])
-            else "none"
-            for variant in variants
-        ]
+        expected = []
+        for variant in variants:
+            percent, low, high, paper = (
+                row[f"{variant}.{part}"] for part in ("percent", "low", "high", "percent_paper")
+            )
+            expected.append(f"{percent:.1f} [{low:.1f}, {high:.1f}]" if np.isfinite(percent) else "none")
+            if table[f"{variant}.percent_paper"].notna().any():
+                expected.append(f"{paper:.1f}" if np.isfinite(paper) else "")
         (found,) = (cells for cells in shown if cells[0] == row["game"])
-        assert [cell for cell in found if cell == "none" or "[" in cell] == expected, row["game"]
+        assert found[3:] == expected, row["game"]
         if row["game"] != MEAN_ROW:
             played = pd.read_csv(LAPTOP / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
             assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
