@@ -36,7 +36,7 @@ def aggregate_table(scores: Scores) -> pd.DataFrame:
     rows.extend(_improvements(scores, several))
     rows.sort(key=lambda row: scores.variants.index(str(row["variant"])))
     table = pd.DataFrame(rows, columns=COLUMNS)
-    table["seeds"] = [min(len(runs) for (_, name), runs in scores.runs.items() if name == v) for v in table["variant"]]
+    table["seeds"] = [scores.seeds(variant) for variant in table["variant"]]
     return table.assign(resampled="seeds" if several else "episodes")
 
 

@@ -54,8 +54,8 @@ def _check_names(config: Mapping[str, Any]) -> None:
                 _known(f"{where}.{key}[{index}]", entry, allowed, key.removesuffix("s"))
         parts = {SINGLE, *config["recipes"], *config["networks"], *config["game_sets"]}
         for index, claim in enumerate(experiment.get("claims", [])):
-            for key in ("variant", "against") if "against" in claim else ("variant",):
-                for part in claim[key].split("/"):
+            for key in ("variant", "against"):
+                for part in claim[key].split("/") if key in claim else []:
                     _known(f"{where}.claims[{index}].{key}", part, parts, "recipe or network")
 
 

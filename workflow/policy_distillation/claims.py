@@ -37,11 +37,9 @@ def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             points = _difference(scores, games, row["variant"], row["against"])
             low, high = points.interval()
             verdict = "holds" if low > row["margin"] else "does not hold" if high < row["margin"] else "undecided"
-            compared = [
-                len(runs) for (_, name), runs in scores.runs.items() if name in (row["variant"], row["against"])
-            ]
+            seeds = min(scores.seeds(name) for name in (row["variant"], row["against"]) if name)
             row |= {"difference": points.value, "low": low, "high": high, "verdict": verdict}
-            rows.append(row | {"games": len(games), "seeds": min(compared)})
+            rows.append(row | {"games": len(games), "seeds": seeds})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

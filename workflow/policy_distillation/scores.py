@@ -60,6 +60,10 @@ class Scores:
             found.setdefault((student.game, student.variant), []).append(student.returns)
         return found
 
+    def seeds(self, variant: str) -> int:
+        """How many there are of a variant, of the game that has the fewest."""
+        return min(len(runs) for (_, name), runs in self.runs.items() if name == variant)
+
     @cached_property
     def common_games(self) -> list[str]:
         """The games that every variant plays: what is averaged over games is averaged over these."""
