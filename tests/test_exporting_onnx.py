@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def test_the_file_describes_itself(exported):
 
 
 @pytest.mark.slow
+def test_the_graph_is_the_network_and_nothing_else(exported):
+    kinds = Counter(node.op_type for node in onnx.load(str(exported)).graph.node)
+    assert kinds == {"Cast": 1, "Conv": 3, "Reshape": 1, "Gemm": 2, "Relu": 4}
+
+
 def test_an_exported_agent_plays_the_same_games(exported, monkeypatch):
     monkeypatch.setitem(PROTOCOLS, "short", replace(PROTOCOLS["paper2015"], name="short", max_episode_frames=800))
     games = [

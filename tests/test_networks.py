@@ -187,6 +187,16 @@ def test_a_frozen_copy_answers_to_the_bit(precision, layer_norm):
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in agent.parameters())
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_observations_may_lie_in_memory_either_way(layout, precision):
+    agent, seen = Agent(DQN, GAMES), observations(5)
+    windows = torch.cat([seen, seen[:, :3]], 1)  # as a replay's, of which an observation is a part
+    expected = agent(seen.clone(), "pong", precision)
+    assert torch.equal(agent(seen.contiguous(memory_format=layout), "pong", precision), expected)
+    assert torch.equal(agent(windows.contiguous(memory_format=layout)[:, :4], "pong", precision), expected)
+
+
 def test_acting_builds_no_graph():
     agent = Agent(SMALL, GAMES)
     q_values = agent.q_values(observations().numpy(), "pong")

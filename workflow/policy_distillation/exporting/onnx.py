@@ -60,7 +60,8 @@ def export_onnx(agent: Agent, metadata: Mapping[str, Any], path: Path) -> None:
         "kind": metadata.get("kind"),
         "agent": metadata["digest"],
     }
-    example = torch.zeros(2, STACK, SIDE, SIDE, dtype=torch.uint8)
+    # Channels-last, as the agent would else make it: the graph needs no node for that.
+    example = torch.zeros(2, SIDE, SIDE, STACK, dtype=torch.uint8).permute(0, 3, 1, 2)
     with _quiet():
         program = torch.onnx.export(
             OneGame(agent.cpu()).eval(),
