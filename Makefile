@@ -71,14 +71,16 @@ format: env
 
 env: .venv/.complete
 
-# The lock names all that is needed, so pip need not look for more. Compiled is what jobs load, by loading it once.
+# The lock names all that is needed, so pip need not resolve it; what only some machines need, such as CUDA's libraries for the
+# torch that PyPI has for Linux, comes after it. Compiled is what jobs load, by loading it once.
 .venv/.complete: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps --no-compile -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	-$(BIN)/python -m policy_distillation --help > /dev/null
+	$(BIN)/python -c "import torch" && $(BIN)/python -m policy_distillation --help > /dev/null
 	@touch $@
 
 # Other libraries, whose agents the tests import. Without dependencies: those would replace what the lock pins.

@@ -15,7 +15,7 @@ from policy_distillation.dataset_format import DatasetError, seal
 from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation, play_episodes
 from policy_distillation.hours import RecordedHours
-from policy_distillation.losses import make_loss, student_readout
+from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.play import Play
@@ -197,10 +197,10 @@ def test_mse_on_logits_ignores_a_shift_of_each_state():
 
 
 def test_what_a_student_has_learnt():
-    assert student_readout("mse", "q_values", "epsilon_greedy") == Readout()
-    assert student_readout("mse", "logits", "sample") == SAMPLED
-    assert student_readout("kl", "q_values", "epsilon_greedy") == LOGITS
-    assert student_readout("nll", "logits", "sample") == SAMPLED
+    assert recipe(loss="mse").readout(Readout()) == Readout()
+    assert recipe(loss="mse").readout(SAMPLED) == SAMPLED
+    assert recipe(loss="kl").readout(Readout()) == LOGITS
+    assert recipe(loss="nll").readout(SAMPLED) == SAMPLED
 
 
 def test_impossible_readouts():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .capture import Captured
 from .hours import DrivenHours, RecordedHours
-from .losses import Loss, make_loss, student_readout
+from .losses import Loss, make_loss
 from .networks import Agent, Precision
 from .optimizers import make_optimizer, restore_optimizer, scale_learning_rates, schedule_factor
 from .readouts import Acting, Outputs, Readout
@@ -72,7 +72,8 @@ class Recipe:
     def readout(self, teacher: Readout) -> Readout:
         """What the outputs of a student of such a teacher are. Raises ValueError for a way to act that they lack."""
         acting = teacher.acting if self.acting == "teacher" else self.acting
-        return student_readout(self.loss, teacher.outputs, cast(Acting, acting))
+        outputs = teacher.outputs if self.loss_for(teacher.outputs).regression else "logits"
+        return Readout(outputs, cast(Acting, acting))
 
 
 class Student:

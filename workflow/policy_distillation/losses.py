@@ -9,15 +9,22 @@ temperature would turn into an argmax, and they are known up to a constant only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from .readouts import Acting, Outputs, Readout
+from .readouts import Outputs
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+
+class Loss(Protocol):
+    """How far a student's outputs are from its teacher's."""
+
+    regression: ClassVar[bool]
+    """Whether the student's outputs become what the teacher's are; else they become the logits of a policy."""
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class MSE:
     """
 
     centred: bool = False
+    regression: ClassVar[bool] = True
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         error = student.float() - teacher.float()
@@ -39,6 +47,8 @@ class MSE:
 @dataclass(frozen=True)
 class NLL:
     """Negative log-likelihood of the teacher's best action."""
+
+    regression: ClassVar[bool] = False
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         return F.cross_entropy(student.float(), teacher.argmax(1))
@@ -53,6 +63,7 @@ class KL:
     """
 
     temperature: float = 0.01
+    regression: ClassVar[bool] = False
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_p = F.log_softmax(teacher.float() / self.temperature, dim=1)
@@ -68,11 +79,3 @@ def make_loss(name: str, temperature: float, outputs: Outputs = "q_values") -> L
     """
     losses: dict[str, Loss] = {"mse": MSE(centred=outputs == "logits"), "nll": NLL(), "kl": KL(temperature)}
     return losses[name]
-
-
-def student_readout(loss: str, outputs: Outputs, acting: Acting) -> Readout:
-    """What a student's outputs are when it has learnt from a teacher's ``outputs``.
-
-    After ``mse`` they are what the teacher's are; ``kl`` and ``nll`` make logits of them.
-    """
-    return Readout(outputs if loss == "mse" else "logits", acting)
