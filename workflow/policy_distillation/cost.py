@@ -135,6 +135,11 @@ def hours(cost: Cost, rates: Mapping[str, float], game_steps: float) -> float:
     )
 
 
+def duration(hours: float) -> str:
+    """Minutes, of what does not take hours."""
+    return f"{hours:,.0f} hours" if hours >= 3 else f"{60 * hours:,.0f} minutes"
+
+
 def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: float) -> str:
     """A line a rule, the sums, and where the rates come from: ``measured`` is benchmarks/results.json."""
     rules: dict[str, list[Cost]] = {}
@@ -152,8 +157,8 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: f
     machine = measured["machine"]
     lines += [
         "",
-        f"{sum(entry.jobs for entry in everything):,} jobs, {total:,.0f} hours, {on_gpu:,.0f} of them in jobs that ask "
-        f"for a GPU; {sum(entry.disk_gb for entry in everything):,.1f} GB on disk; at most "
+        f"{sum(entry.jobs for entry in everything):,} jobs, {duration(total)}, {duration(on_gpu)} of it in jobs that "
+        f"ask for a GPU; {sum(entry.disk_gb for entry in everything):,.1f} GB on disk; at most "
         f"{max(entry.memory_mb for entry in everything) / 1000:,.1f} GB of memory for one job.",
         f"Rates: benchmarks/results.json, measured on {machine['cpu']}, {machine['threads']} threads, "
         f"GPU: {machine['gpu'] or 'none, so hours on a GPU are not known but fewer'}.",

@@ -41,8 +41,8 @@ class Coverage:
 class Part:
     """A part, opened, verified and ready to be read hour by hour. Raises DatasetError for any other file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = path = Path(path)
         self.version, self.digest = check_seal(path)
         self._file = open_verified(path, self.version)
         attributes = self._file.attrs
