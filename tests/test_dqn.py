@@ -403,7 +403,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_scores, learners):
+@pytest.mark.parametrize("envs", [1, 2, 4])
+def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_scores, learners, envs):
+    """At every vector step and at every update, however the steps between updates divide."""
     seen = fixed_scores([0.0])
     replays, turns = [], []
 
@@ -424,13 +426,13 @@ def test_two_games_share_a_trunk_and_take_turns(tmp_path, monkeypatch, fixed_sco
     monkeypatch.setattr(
         Learner, "update", lambda self, batch, game: (updated.append(game), update(self, batch, game))[1]
     )
-    settings = replace(SETTINGS, envs=4, evaluate_every=80)
+    settings = replace(SETTINGS, envs=envs, evaluate_every=80)
     run(tmp_path, settings, games=("breakout", "freeway"))
     agent, metadata = load_agent(tmp_path / "agent.safetensors")
     assert agent.actions == {"breakout": (0, 1, 3, 4), "freeway": (0, 2, 5)}
     assert set(agent.controllers) == {"breakout", "freeway"}
     assert metadata["games"] == ["breakout", "freeway"]
-    assert turns == ["breakout", "freeway"] * 20  # 160 steps over all games, four at a time
+    assert turns == ["breakout", "freeway"] * (160 // envs // 2)  # 160 steps over all games
     assert [len(replay) for replay in replays] == [80, 80]
     assert set(updated) == {"breakout", "freeway"}
     assert abs(updated.count("breakout") - updated.count("freeway")) <= 1
@@ -656,7 +658,7 @@ def test_what_a_checkpoint_brings_back(tmp_path, monkeypatch, learners, fixed_sc
     states = []
     monkeypatch.setattr(runs, "restore_generator", lambda rng, state: states.append(state))
     assert interrupted_at(90, tmp_path) == 143
-    assert [path.name for path in (tmp_path / "state").glob("*.h5")] == ["replay-breakout-90.h5"]
+    assert [path.name for path in (tmp_path / "state").glob("*.h5")] == ["replay-breakout-0.h5"]
     saved = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
     before = learners[0]
 
@@ -764,12 +766,38 @@ def test_a_snapshot_that_a_purge_took_is_made_again(tmp_path, capsys, fixed_scor
 
 
 @pytest.mark.slow
+def test_another_number_of_snapshots_starts_afresh(tmp_path, capsys, fixed_scores):
+    """Those that were kept are not the best of its shares."""
+    fixed_scores([0.0])
+    interrupted_at(130, tmp_path, snapshots=8)
+    run(tmp_path, snapshots=2)
+    assert "made under other settings; starting afresh" in capsys.readouterr().out
+    steps = [load_agent(tmp_path / f"snapshots/{k}.safetensors")[1]["steps"] for k in range(2)]
+    assert steps == [80, 160]
+
+
+@pytest.mark.slow
+def test_no_snapshot_is_of_an_agent_that_was_never_scored(tmp_path, fixed_scores):
+    """Else students would learn online from random weights, where snapshots are denser than evaluations."""
+    seen = fixed_scores([1.0, 2.0, 3.0])
+    run(tmp_path, replace(SETTINGS, evaluate_every=80), snapshots=8)
+    kept = [load_agent(tmp_path / f"snapshots/{k}.safetensors") for k in range(8)]
+    assert [(metadata["steps"], metadata["score"]) for _, metadata in kept] == [
+        *[(20, 1.0), (40, 1.0), (60, 1.0)],
+        *[(steps, 2.0) for steps in (80, 100, 120, 140)],
+        (160, 3.0),
+    ]
+    assert curve(tmp_path)["step"].tolist() == [20, 80, 160]
+    assert all(same_tensors(agent.state_dict(), seen[0]) for agent, _ in kept[:3])
+
+
+@pytest.mark.slow
 def test_a_run_stopped_in_the_middle_of_a_game_scores_the_same_agent_again(tmp_path, monkeypatch):
     """The agent, its best and its curve are those of a run that was stopped just after scoring."""
     step = AtariVector.step
 
     def stop(at, when):
-        """At this evaluation, from 1: before its first game's tenth step, or when it is over."""
+        """At this evaluation of what is left of the run, from 1: in its first game's tenth step, or when it is over."""
         games = []
 
         def counting(self, actions):
@@ -796,10 +824,13 @@ def test_a_run_stopped_in_the_middle_of_a_game_scores_the_same_agent_again(tmp_p
         gc.collect()
         state = torch.load(tmp_path / when / "state" / "state.pt", weights_only=True)
         assert (state["done"], state["unscored"] is not None) == (80, when == "during")
-        run(tmp_path / when)
+        assert {"agent", "best", "rng", "learner"} == state["parts"].keys()
 
     stop(2, "after")
+    run(tmp_path / "after")
     stop(2, "during")
+    stop(1, "during")  # it is being scored again
+    run(tmp_path / "during", checkpoint_seconds=0)  # a checkpoint is due as soon as that is done
     assert same_tensors(
         tensors(tmp_path / "after" / "agent.safetensors"), tensors(tmp_path / "during" / "agent.safetensors")
     )

@@ -149,6 +149,16 @@ def test_only_what_the_agent_earns_after_a_teachers_start_counts(scripted):
     assert set(leads) == {1, 2, 3, 4, 5, 6}
 
 
+def test_a_teacher_leads_random_play_as_it_leads_agents(scripted):
+    scripted([[30], [20]])
+    evaluation = Evaluation(40, 2, 0.0, starts="teacher", teacher_steps=6)
+    play_episodes(Chooser(0), "breakout", "paper2015", evaluation, seed=3, teacher=Chooser(1), epsilon=1.0)
+    games = [game for slot in ScriptedVector.made[0].log for game in slot[:-1]]
+    assert {game[0] for game in games} == {1}
+    assert sum(game[:6] == [1] * 6 for game in games) > 5  # of 40 games a sixth
+    assert {action for game in games for action in game[6:]} == {0, 1, 2, 3}
+
+
 @pytest.fixture
 def two_threads():
     torch.set_num_threads(2)

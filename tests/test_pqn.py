@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from policy_distillation import acting, evaluate, pqn
+from policy_distillation import acting, evaluate, pqn, teachers
 from policy_distillation.atari import Episode
 from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
 from policy_distillation.evaluate import Evaluation
@@ -17,7 +17,6 @@ from policy_distillation.networks import Agent, Network
 from policy_distillation.pqn import PQN, lambda_returns, update
 from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.run import Machine
-from policy_distillation.teachers import train_teacher
 from torch.nn import functional as F
 
 torch.set_num_threads(1)
@@ -53,7 +52,7 @@ def isolated(monkeypatch):
 def run(folder, settings=SETTINGS, seed=3, checkpoint_seconds=1e9, network=TINY, initial=None):
     evaluation = Evaluation(1, 1, 0.05)
     options = {"machine": Machine("cpu", "float32", checkpoint_seconds), "initial": initial}
-    train_teacher(pqn.learn, ["breakout"], network, settings, evaluation, "short", seed, folder, **options)
+    teachers.train_teacher(pqn.learn, ["breakout"], network, settings, evaluation, "short", seed, folder, **options)
     return folder
 
 
@@ -149,16 +148,16 @@ def test_an_update_descends_half_the_squared_error_of_the_chosen_actions():
     torch.manual_seed(0)
     agent = Agent(TINY, {"breakout": [0, 1, 3, 4]})
     frames = torch.randint(0, 256, (5, 4, 84, 84), dtype=torch.uint8)
-    actions, targets = torch.tensor([0, 3, 1, 1, 2]), torch.tensor([1.0, -1.0, 0.5, 2.0, 0.0])
+    actions, targets = torch.tensor([0, 3, 1, 1, 2]), torch.tensor([1.0, -1.0, 0.5, 2.0, 1e6])
+    known = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0])  # of the last nothing is known: the cap cut it
     weights = [parameter.detach().clone() for parameter in agent.parameters()]
     chosen = agent(frames, "breakout")[torch.arange(5), actions]
-    expected = (0.5 * (chosen - targets) ** 2).mean()
+    expected = (0.5 * (chosen - targets) ** 2)[:4].sum() / 5
     gradients = torch.autograd.grad(expected, list(agent.parameters()))
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
     largest = norm / 2  # so that clipping halves the step
-    loss = update(
-        agent, torch.optim.SGD(agent.parameters(), 0.1), "breakout", largest, "float32", frames, actions, targets
-    )
+    optimizer = torch.optim.SGD(agent.parameters(), 0.1)
+    loss = update(agent, optimizer, "breakout", largest, "float32", frames, actions, targets, known)
     assert loss.item() == pytest.approx(expected.item())
     for before, after, gradient in zip(weights, agent.parameters(), gradients, strict=True):
         torch.testing.assert_close(after, before - 0.1 * gradient / 2, rtol=1e-4, atol=1e-6)
@@ -175,17 +174,29 @@ def test_exploration_falls_along_a_line():
 def test_what_an_update_is_given(tmp_path, monkeypatch, scores):
     """Every transition of a rollout, once an epoch; rates that fall; inputs standardised from the first on."""
     scores(range(100))
-    seen = []
+    seen, weights, cut = [], [], []
+    monkeypatch.setitem(PROTOCOLS, "short", replace(SHORT, max_episode_frames=40))
 
-    def noted(agent, optimizer, game, largest, precision, observations, actions, targets):
+    class Noted(teachers.AtariVector):
+        def receive(self):
+            outcome = super().receive()
+            cut.extend(outcome.truncations)
+            return outcome
+
+    monkeypatch.setattr(teachers, "AtariVector", Noted)
+
+    def noted(agent, optimizer, game, largest, precision, observations, actions, targets, known):
         seen.append(
             (len(actions), optimizer.param_groups[0]["lr"], float(agent.shift), float(observations[:, -1].sum()))
         )
-        return update(agent, optimizer, game, largest, precision, observations, actions, targets)
+        weights.extend(known.tolist())
+        return update(agent, optimizer, game, largest, precision, observations, actions, targets, known)
 
     monkeypatch.setattr(pqn, "update", noted)
     run(tmp_path)
     assert len(seen) == 6 * 2 * 2  # rollouts of 16, epochs, batches of 8
+    assert weights.count(0.0) == 2 * sum(cut) > 0  # once an epoch; what would have followed was never seen
+    assert weights.count(1.0) == 2 * (96 - sum(cut))
     assert {size for size, *_ in seen} == {8}
     assert [rate for _, rate, *_ in seen[::4]] == pytest.approx([1e-3 * (1 - step / 96) for step in range(0, 96, 16)])
     assert len({shift for _, _, shift, _ in seen}) == 1

@@ -56,14 +56,16 @@ def test_resumed_progress_continues_rows_and_seconds(tmp_path, clock, capsys):
     earlier.close()
 
     clock[0] += 5000  # in the queue
-    later = Progress(1000, "update", tmp_path / "progress.csv", kept, done=150)
+    (tmp_path / "progress.csv").unlink()  # as Snakemake does to outputs of a job that failed
+    later = Progress(1000, "update", tmp_path / "progress.csv", kept, done=150, seconds=35.0)
+    assert pd.read_csv(tmp_path / "progress.csv")["update"].tolist() == [100]
     clock[0] += 12
     later.advance(50)
     later.record({"loss": 0.5})
     later.close()
     table = pd.read_csv(tmp_path / "progress.csv")
     assert table["update"].tolist() == [100, 200]
-    assert table["seconds"].tolist() == [30, 42]
+    assert table["seconds"].tolist() == [30, 47]
     assert table["loss"].tolist() == [1.0, 0.5]
     assert "resuming at update 150 of 1,000" in capsys.readouterr().out
 

@@ -131,6 +131,7 @@ def test_a_signal_saves_and_the_next_run_goes_on(tmp_path, capsys, number, code,
     assert stopped.value.code == code
     del stopped  # its traceback holds the run, and with it the lock
     assert signal.getsignal(signal.SIGINT) is before
+    (tmp_path / "stopped/progress.csv").unlink(missing_ok=True)  # as Snakemake does to outputs of a job that failed
     assert run(tmp_path / "stopped") == whole
     assert f"resuming at step {stop_at} of 10" in capsys.readouterr().out
     curves = [pd.read_csv(tmp_path / name / "progress.csv")["count"].tolist() for name in ("whole", "stopped")]
@@ -157,12 +158,21 @@ def test_a_signal_after_the_last_turn_undoes_nothing(tmp_path, monkeypatch, when
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("asked_for", ["before", "in the first turn"])
 @pytest.mark.parametrize("stop_at", [3, 10])
-def test_a_signal_while_scoring_saves_and_the_turn_is_scored_again(tmp_path, stop_at):
-    """Games can last longer than the time between a signal and the kill that follows it."""
+def test_a_signal_while_scoring_saves_and_the_turn_is_scored_again(tmp_path, stop_at, asked_for):
+    """Games can last longer than the time between a signal and the kill that follows it.
 
-    def go(folder, stop_at=None):
-        loop, parts, asked = make(folder), (Counter(), Tape(), np.random.default_rng(3)), []
+    DQN and PQN are generators: their parts are asked for in their first turn, which comes after one to score again.
+    """
+
+    def go(folder, stop_at=None, seconds=1e9):
+        loop, parts, asked = make(folder, seconds=seconds), (Counter(), Tape(), np.random.default_rng(3)), []
+
+        def algorithm():
+            if asked_for == "in the first turn":
+                loop.restore(counter=parts[0], tape=parts[1])
+            yield from count(*parts)
 
         def score(stop):
             asked.append(loop.done)
@@ -171,9 +181,9 @@ def test_a_signal_while_scoring_saves_and_the_turn_is_scored_again(tmp_path, sto
                 raise Stopped(stop.received)
             return {"score": -loop.done}
 
-        loop.restore(counter=parts[0], tape=parts[1], rng=parts[2])
+        loop.restore(rng=parts[2], **({"counter": parts[0], "tape": parts[1]} if asked_for == "before" else {}))
         snapshots = []
-        for _ in loop.turns(count(*parts)):
+        for _ in loop.turns(algorithm()):
             if loop.passes(3):
                 loop.score(score)
             snapshots += loop.shares_done(5)
@@ -188,8 +198,8 @@ def test_a_signal_while_scoring_saves_and_the_turn_is_scored_again(tmp_path, sto
     with pytest.raises(Stopped) as stopped:  # and a second time
         go(tmp_path / "stopped", stop_at)
     del stopped
-    text = go(tmp_path / "stopped")
-    assert text[:2] == whole[:2]
+    text = go(tmp_path / "stopped", seconds=0)  # a checkpoint is due at once
+    assert text[:2] == (whole[:2] if stop_at < 10 or asked_for == "before" else (0, ""))  # no turn was left to take
     assert text[2] == [unit for unit in whole[2] if unit >= stop_at]  # nothing is scored twice, nothing left out
     assert text[3] == [share for share in whole[3] if 2 * (share + 1) >= stop_at]
     curves = [pd.read_csv(tmp_path / name / "progress.csv").drop(columns="seconds") for name in ("whole", "stopped")]

@@ -21,7 +21,7 @@ def make(folder, **settings):
 def save(kept, content, **stored):
     """A state, and files of the given bytes beside it."""
     writers = {name: lambda path, data=data: path.write_bytes(data) for name, data in stored.items()}
-    kept.save(content, writers, label=str(content["step"]))
+    kept.save(content, writers)
 
 
 class Bomb:
@@ -52,7 +52,7 @@ def test_round_trip(tmp_path):
     torch.testing.assert_close(loaded["layer"], dict(content["layer"]), rtol=0, atol=0)
     torch.testing.assert_close(loaded["optimizer"]["state"], content["optimizer"]["state"], rtol=0, atol=0)
     assert kept.stored("replay").read_bytes() == b"frames"
-    assert {path.name for path in kept.folder.iterdir()} == {"state.pt", "replay-7.h5", "lock"}
+    assert {path.name for path in kept.folder.iterdir()} == {"state.pt", "replay-0.h5", "lock"}
 
 
 def test_other_settings_start_afresh(tmp_path, capsys):
@@ -122,7 +122,7 @@ def test_a_state_that_does_not_fit_into_memory_is_not_given_up(tmp_path, monkeyp
 @pytest.mark.parametrize("loss", ["missing", "short", "zeros"])
 def test_a_state_that_lacks_a_piece_starts_afresh(tmp_path, capsys, loss):
     save(make(tmp_path), {"step": 7}, replay=b"many frames")
-    replay = tmp_path / "state/replay-7.h5"
+    replay = tmp_path / "state/replay-0.h5"
     replay.unlink() if loss == "missing" else replay.write_bytes({"short": b"many", "zeros": bytes(11)}[loss])
     assert make(tmp_path).load() is None
     assert f"{replay}: missing or damaged, so state.pt is of no use; starting afresh" in capsys.readouterr().out
@@ -139,9 +139,28 @@ def test_a_save_cut_short_leaves_the_state_before(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        kept.save({"step": 8}, {"replay": lambda path: path.write_text("new")}, label="8")
+        kept.save({"step": 8}, {"replay": lambda path: path.write_text("new")})
     assert kept.load()["step"] == 7
     assert kept.stored("replay").read_bytes() == b"old"
+
+
+def test_what_a_kill_leaves_of_a_file_is_overwritten_by_the_next_try(tmp_path):
+    kept, tried = make(tmp_path), []
+    save(kept, {"step": 7}, replay=b"old")
+
+    def cut_short(path):
+        tried.append(path.name)
+        path.with_suffix(".part").write_text("half")
+        raise OSError("No space left on device")
+
+    for step in (8, 9, 10):
+        with pytest.raises(OSError, match="No space left"):
+            kept.save({"step": step}, {"replay": cut_short})
+    assert tried == ["replay-1.h5"] * 3
+    save(kept, {"step": 11}, replay=b"new")
+    save(kept, {"step": 12}, replay=b"newer")
+    assert {path.name for path in kept.folder.glob("*.h5")} == {"replay-0.h5"}
+    assert kept.load()["step"] == 12
 
 
 def test_a_file_of_the_state_before_that_cannot_be_deleted_stops_nothing(tmp_path, monkeypatch, capsys):
@@ -153,7 +172,7 @@ def test_a_file_of_the_state_before_that_cannot_be_deleted_stops_nothing(tmp_pat
 
     monkeypatch.setattr(Path, "unlink", refuse)
     save(kept, {"step": 8}, replay=b"new")
-    assert "replay-7.h5: not removed (Device or resource busy)" in capsys.readouterr().out
+    assert "replay-0.h5: not removed (Device or resource busy)" in capsys.readouterr().out
     assert kept.load()["step"] == 8
     assert kept.stored("replay").read_bytes() == b"new"
 
@@ -166,8 +185,8 @@ def test_files_that_are_written_once_are_read_once(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(state, "file_digest", lambda path: read.append(path.name) or files.file_digest(path))
     for step in (7, 8):
-        kept.save({"step": step}, {"replay": lambda path: path.write_bytes(b"x")}, str(step), needed=[hour])
-    assert read == ["replay-7.h5", "hour-pong-3.h5", "replay-8.h5"]
+        kept.save({"step": step}, {"replay": lambda path: path.write_bytes(b"x")}, needed=[hour])
+    assert read == ["replay-0.h5", "hour-pong-3.h5", "replay-1.h5"]
     hour.write_bytes(b"FRAMES")
     assert kept.load() is None
 

@@ -1,7 +1,7 @@
 """DQN (Mnih et al. 2015, "Human-level control through deep reinforcement learning"), acting in many emulators at once.
 
 With one game it trains a teacher, with several the paper's Multi-DQN baseline: one trunk, a controller per game, a
-replay per game, the games taking turns at every vector step.
+replay per game, the games taking turns at every vector step and at every update.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DQN:
     replay_size: int
     """Transitions kept per game."""
     warmup_steps: int
-    """Steps of random play per game before the first update."""
+    """Steps per game before the first update, played at ``epsilon_start``."""
     train_every: int
     """Agent steps per update. With more emulators than this, several updates follow each vector step."""
     batch_size: int
@@ -169,7 +169,7 @@ def learn(
     step = run.done
     while True:
         game = games[step // settings.envs % len(games)]
-        env, replay = envs[game], replays[game]
+        env = envs[game]
         q_values = agent.q_values(observations[game], game, run.precision)
         actions = explore[game](q_values, epsilon(step), rng)
         env.send(actions)  # while the emulators play, the agent learns from what was stored before
@@ -180,9 +180,12 @@ def learn(
         if updates and learner.updates == 0 and settings.input_scaling == "standardised":
             learner.standardise_inputs(replays.values(), keep_outputs=further)
         for _ in range(updates):
-            newest = learner.update(replay.sample(settings.batch_size, rng), game)
+            learnt = games[
+                learner.updates % len(games)
+            ]  # whoever acts: updates may always fall on the same game's turn
+            newest = learner.update(replays[learnt].sample(settings.batch_size, rng), learnt)
         outcome = env.receive()
-        replay.append(observations[game], actions, outcome)
+        replays[game].append(observations[game], actions, outcome)
         observations[game] = outcome.observations
         recent[game].extend(episode.episode_return for episode in outcome.episodes)
         yield Turn(settings.envs, newest[0] if updates else None, facts)

@@ -87,12 +87,14 @@ def play_episodes(
     precision: Precision = "float32",
     teacher: Agent | None = None,
     stop: StopSignal | None = None,
+    epsilon: float | None = None,
 ) -> list[Episode]:
-    """Play ``evaluation.episodes`` games to their true end, ordered by slot and number.
+    """Play ``evaluation.episodes`` games to their true end, ordered by slot and number, which counts those that count.
 
     Args:
         agent: on its own device.
-        teacher: who plays the first steps under ``starts: teacher``.
+        teacher: who plays the first steps under ``starts: teacher``, with the evaluation's epsilon.
+        epsilon: of the agent alone, if not the evaluation's.
         seed: of emulators, exploration and lengths of the teacher's starts.
         stop: whose flag ends the games where they are.
 
@@ -118,7 +120,8 @@ def play_episodes(
         own_seed = (*np.atleast_1d(seed), share)
         env = AtariVector(game, PROTOCOLS[protocol], "play", len(slots[share]), own_seed, threads // workers)
         rng = np.random.default_rng(np.random.SeedSequence(own_seed).spawn(1)[0])
-        episodes = _play_slots(agent, teacher, env, evaluation, rng, precision, stopped)
+        own = evaluation.epsilon if epsilon is None else epsilon
+        episodes = _play_slots(agent, teacher, env, evaluation, own, rng, precision, stopped)
         return [replace(episode, slot=int(slots[share][episode.slot])) for episode in episodes]
 
     # One thread for each forward pass, whoever has more: with others its sums may be taken in another order.
@@ -139,6 +142,7 @@ def _play_slots(
     teacher: Agent | None,
     env: AtariVector,
     evaluation: Evaluation,
+    epsilon: float,
     rng: np.random.Generator,
     precision: Precision,
     stopped: Callable[[], bool],
@@ -154,7 +158,7 @@ def _play_slots(
     try:
         while min(map(len, done)) < per_slot and not stopped():
             outputs = agent.q_values(observations, game, precision)
-            actions = choose(outputs, agent.readouts[game].acting, evaluation.epsilon, rng)
+            actions = choose(outputs, agent.readouts[game].acting, epsilon, rng)
             led = played < lead
             if led.any():
                 assert teacher is not None

@@ -115,8 +115,8 @@ class Part:
         return self.read("context", 0, STACK - 1)
 
     def observations(self, times: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """What the teacher saw at (time, slot): (n, 4, 84, 84). For looking around; students use
-        :class:`.sliding_window.Window`."""
+        """What the teacher saw at (time, slot): (n, 4, 84, 84). Each is read from the file by itself; students use
+        :class:`.sliding_window.Window`, which holds hours in memory."""
         stacks = np.zeros((len(times), STACK, SIDE, SIDE), np.uint8)
         for row, (time, slot) in enumerate(zip(times, slots, strict=True)):
             known = min(int(self.ages[time, slot]), STACK - 1) + 1

@@ -69,7 +69,7 @@ def lambda_returns(
 
     Args:
         rewards, terminations, truncations: (T, envs). Nothing follows a termination; what would have followed a
-            truncation was never seen, so the step counts as worth what the agent thought.
+            truncation was never seen, so to the steps before it counts as worth what the agent thought.
         values: (T + 1, envs) float32, the greatest Q-value of each observation and of the one after the last.
 
     Returns:
@@ -94,6 +94,7 @@ def update(
     observations: Tensor,
     actions: Tensor,
     targets: Tensor,
+    weights: Tensor,
 ) -> Tensor:
     """One step on half the squared error between the Q-values of ``actions`` and ``targets``; returns the loss.
 
@@ -101,10 +102,11 @@ def update(
         observations: (batch, 4, 84, 84) uint8.
         actions: (batch,) int64.
         targets: (batch,) float32.
+        weights: (batch,) float32, 0 for transitions from which there is nothing to learn.
     """
     q_values = agent(observations, game, precision)
     chosen = q_values.gather(1, actions[:, None]).squeeze(1)
-    loss: Tensor = 0.5 * (chosen - targets).square().mean()
+    loss: Tensor = 0.5 * (weights * (chosen - targets).square()).mean()
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(agent.parameters(), max_gradient_norm)
@@ -198,7 +200,8 @@ def learn(
         targets = rollout.targets(settings.discount, settings.trace_decay).to(run.device)
 
         scale_learning_rates(optimizer, schedule_factor(step, settings.steps, settings.schedule))
-        samples = [values.flatten(0, 1) for values in (rollout.observations, rollout.actions, targets)]
+        weights = (~rollout.truncations).float().to(run.device)  # what would have followed a truncation was never seen
+        samples = [values.flatten(0, 1) for values in (rollout.observations, rollout.actions, targets, weights)]
         for _ in range(settings.epochs):
             order = torch.from_numpy(rng.permutation(times * slots)).to(run.device)
             for picked in torch.split(order, settings.batch_size):

@@ -24,6 +24,7 @@ class Progress:
         csv: rewritten whole, atomically, at each row.
         rows: of an earlier part of the same run.
         done: units that the earlier part did.
+        seconds: that it took.
         tracker: a package to send the rows to as well, ``wandb`` or ``trackio``, which take the same calls.
         facts: what the run is, for the tracker.
     """
@@ -35,6 +36,7 @@ class Progress:
         csv: Path,
         rows: list[dict[str, float]],
         done: int = 0,
+        seconds: float = 0.0,
         tracker: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
@@ -45,9 +47,11 @@ class Progress:
         self._tracked = Tracker(tracker, csv.parent, facts or {}) if tracker else None
         self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
         self._done, self._start, self._first = done, time.monotonic(), done
-        self._seconds_before = rows[-1]["seconds"] if rows else 0.0
+        self._seconds_before = seconds
         if done:
             print(f"resuming at {unit} {done:,} of {total:,}", flush=True)
+        if rows:  # a run that has no row left to add needs the file, too
+            self._write()
 
     def advance(self, units: int) -> None:
         self._done += units
@@ -58,8 +62,7 @@ class Progress:
         elapsed = time.monotonic() - self._start
         row = {self._unit: self._done, "seconds": round(self._seconds_before + elapsed, 1), **values}
         self.rows.append(row)
-        with atomic_path(self._csv) as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        self._write()
         for name, value in values.items():
             self._board.add_scalar(name, value, self._done)
         if self._tracked:
@@ -71,6 +74,10 @@ class Progress:
             print(line, flush=True)
         else:
             tqdm.write(line)
+
+    def _write(self) -> None:
+        with atomic_path(self._csv) as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
 
     def close(self) -> None:
         """What TensorBoard could not write undoes nothing: the CSV has all of it."""

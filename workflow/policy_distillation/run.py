@@ -111,14 +111,16 @@ class Run:
         self._saved = self._state.load()
         self._parts: dict[str, Any] = {}
         self._needed: Callable[[], Iterable[Path]] = list
-        saved = self._saved or {"done": 0, "learnt": False, "rows": [], "unscored": None}
+        saved = self._saved or {"done": 0, "seconds": 0.0, "learnt": False, "rows": [], "unscored": None}
         self.done: int = saved["done"]
         """Units done so far."""
         self.saved = self.done
         """Units that the newest state holds."""
         self._before, self._learnt, self._rows = self.done, saved["learnt"], saved["rows"]
+        self._start = time.monotonic() - saved["seconds"]  # as if it had never been interrupted
         self._unscored: dict[str, Any] | None = saved["unscored"]
         self._loss: Tensor | None = None
+        self._began = False  # an algorithm asks for its parts, and changes them, from its first turn on
         self.stop = StopSignal()
         """Up when a signal has come: what takes long within a turn raises Stopped."""
         self._signals = contextlib.ExitStack()  # from the first turn until the state is removed
@@ -169,7 +171,8 @@ class Run:
             ValueError: the whole run learnt nothing.
         """
         csv, tracker = self.folder / "progress.csv", self._machine.tracker
-        self._progress = Progress(self.total, self._unit, csv, self._rows, self.done, tracker, self.metadata)
+        before = self._rows, self.done, time.monotonic() - self._start
+        self._progress = Progress(self.total, self._unit, csv, *before, tracker, self.metadata)
         watch = Stopwatch(self._machine.checkpoint_seconds)
         with contextlib.ExitStack() as signals:
             stop = signals.enter_context(self.stop)
@@ -196,6 +199,7 @@ class Run:
             self._signals = signals.pop_all()
 
     def _advance(self, algorithm: Iterator[Turn]) -> Turn:
+        self._began = True
         self._turn = next(algorithm)
         self._before, self.done = self.done, self.done + self._turn.units
         if self._turn.loss is not None:
@@ -252,6 +256,8 @@ class Run:
             raise FloatingPointError(f"{self.folder}: {text}; a lower learning_rate may help")
 
     def _save(self, unscored: Mapping[str, Any] | None = None) -> None:
+        if self.resumed and not self._began:
+            return  # the state that was loaded still holds, with parts that nobody has asked for yet
         self._check_loss()
         parts = {}
         stored = {}
@@ -263,5 +269,6 @@ class Run:
             else:
                 parts[name] = part.state_dict()
         facts = {"done": self.done, "learnt": self._learnt, "rows": self._rows, "unscored": unscored}
-        self._state.save({**facts, "parts": parts}, stored, str(self.done), self._needed())
+        facts["seconds"] = time.monotonic() - self._start
+        self._state.save({**facts, "parts": parts}, stored, self._needed())
         self.saved = self.done

@@ -14,7 +14,7 @@ import torch
 
 from .files import atomic_path, discard, file_digest, hold_lock
 
-FORMAT = "policy_distillation.state/4"
+FORMAT = "policy_distillation.state/5"
 
 
 class State:
@@ -36,19 +36,20 @@ class State:
         self,
         content: Mapping[str, Any],
         files: Mapping[str, Callable[[Path], None]],
-        label: str,
         needed: Iterable[Path] = (),
     ) -> None:
         """Keep tensors and plain values, atomically, and what ``files`` write. A kill leaves the state before or after.
 
+        A file has two names, which states take in turn: what a kill left of one is overwritten by the next try.
+
         Args:
-            label: tells the files of this state from those of the one before.
             needed: other files in the folder, written once, without which this state is of no use. File systems that
                 purge what is old take them first.
         """
         written = {}
         for name, write in files.items():
-            path = self.folder / f"{name}-{label}.h5"
+            before = self._files.get(name, {}).get("name")
+            path = self.folder / (f"{name}-1.h5" if before == f"{name}-0.h5" else f"{name}-0.h5")
             write(path)
             written[name] = {"name": path.name, "sha256": file_digest(path)}
         for path in needed:
@@ -59,10 +60,9 @@ class State:
             temporary.write_bytes(buffer.getbuffer())
         self._files = written
         kept = {file["name"] for file in written.values()}
-        for name in files:  # those of earlier states, and of ones cut short
-            for path in self.folder.glob(f"{name}-*.h5"):
-                if path.name not in kept:
-                    discard(path)
+        for path in (self.folder / f"{name}-{number}.h5" for name in files for number in range(2)):
+            if path.name not in kept and path.exists():
+                discard(path)
 
     def load(self) -> dict[str, Any] | None:
         """The newest state with its tensors on the CPU, or None, said aloud, where there is none for these settings.

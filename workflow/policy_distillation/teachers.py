@@ -60,6 +60,7 @@ def train_teacher(
         "protocol": asdict(PROTOCOLS[protocol]),
         "seed": seed,
         "initial_agent": read_metadata(initial) if initial else None,
+        "snapshots": snapshots,
     }
     run = Run(folder, settings.algorithm, description, settings.steps, "step", machine)
     envs = {
@@ -76,9 +77,10 @@ def train_teacher(
     kept = [_snapshot(run.scratch, k) for k in run.shares_over(snapshots)]
     run.needs(lambda: kept)
     for _ in run.turns(algorithm(run, agent, envs, settings, rng, initial is not None)):
-        if run.passes(settings.evaluate_every):
+        shares = run.shares_done(snapshots)
+        if run.passes(settings.evaluate_every) or (shares and not best.returns):  # the best of none is not learnt from
             run.score(lambda stop: best.consider(agent, run.done, stop))
-        for k in run.shares_done(snapshots):
+        for k in shares:
             kept.append(_snapshot(run.scratch, k))
             best.save(kept[-1], run.done, run.metadata)
     for env in envs.values():

@@ -1,6 +1,6 @@
 """Score an agent, or random play, on one game."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from policy_distillation import openmp
@@ -23,10 +23,9 @@ with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
     evaluation, game = Evaluation(**snakemake.params.evaluation), snakemake.wildcards.game
     if snakemake.input.agent:
-        agent, metadata = load_agent(Path(snakemake.input.agent), device)
+        agent, metadata, epsilon = *load_agent(Path(snakemake.input.agent), device), evaluation.epsilon
     else:
-        agent, metadata = random_player(game, snakemake.params.protocol), {"kind": "random"}
-        evaluation = replace(evaluation, epsilon=1.0)
+        agent, metadata, epsilon = random_player(game, snakemake.params.protocol), {"kind": "random"}, 1.0
     teacher = load_agent(Path(snakemake.input.teacher), device)[0] if snakemake.input.teacher else None
     episodes = play_episodes(
         agent,
@@ -36,6 +35,7 @@ with logging_to(snakemake.log[0]):
         stream(snakemake.params.seed, "evaluation"),
         precision,
         teacher,
+        epsilon=epsilon,
     )
     frame = episodes_frame(episodes, protocol=snakemake.params.protocol, starts=evaluation.starts)
     print(frame[["return", "length"]].describe().to_string())
@@ -46,7 +46,7 @@ with logging_to(snakemake.log[0]):
     facts = {
         "kind": "scores",
         "game": game,
-        "evaluation": asdict(evaluation),
+        "evaluation": asdict(evaluation) | {"epsilon": epsilon},
         "protocol": snakemake.params.protocol,
         "seed": snakemake.params.seed,
         "computed": computed(device, precision),  # on a CPU, scores do not depend on its threads
