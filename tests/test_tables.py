@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -274,7 +275,7 @@ def test_aggregates_over_games_and_seeds() -> None:
         .set_index(["metric", "scale", "variant"])
         .sort_index()
     )
-    assert set(table["resampled"]) == {"seeds"}
+    assert set(table["uncertain"]) == {"seeds and episodes"}
     assert set(table["seeds"]) == {3}
     for variant in ("kl", "mse"):
         runs = {game: np.array([np.mean(run) for run in students[game, variant]]) for game in ("pong", "qbert")}
@@ -298,12 +299,53 @@ def test_with_one_seed_games_weigh_the_same_however_many_episodes() -> None:
     students = {(game, name): [rng.normal(10, 3, 8)] for game in teachers for name in ("kl", "mse")}
     longer = {**students, ("qbert", "kl"): [np.repeat(students["qbert", "kl"][0], 3)]}
     one, more = (aggregate_table(scored(teachers, runs)) for runs in (students, longer))
-    assert set(one["resampled"]) == {"episodes"}
+    assert set(one["uncertain"]) == {"episodes"}
     assert one["value"].tolist() == pytest.approx(more["value"].tolist())
     expected = np.mean([100 * np.mean(students[game, "kl"][0]) / teachers[game][0] for game in teachers])
     assert one.query("variant == 'kl' and metric == 'iqm' and scale == 'percent'")["value"].item() == pytest.approx(
         expected
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("games", [1, 4])
+def test_intervals_of_three_seeds_cover_the_truth_as_often_as_they_say(games) -> None:
+    """Drawing three seeds anew, as is often done, covers it 76 (one game) and 87 (four) times in a hundred."""
+    rng, names, covered = np.random.default_rng(0), [f"game{number}" for number in range(games)], Counter()
+    for _ in range(100):
+        runs = {
+            (game, name): [rng.normal(rng.normal(80, 6), 10, 20) for _ in range(3)]
+            for game in names
+            for name in ("kl", "mse")
+        }
+        table = aggregate_table(scored({game: [100.0] for game in names}, runs)).set_index(["variant", "metric"])
+        rows = table.loc["kl"].loc[["iqm", "median", "mean"]].query("scale == 'percent'")
+        covered.update(name for name, row in rows.iterrows() if row["low"] <= 80 <= row["high"])
+        even = table.loc["kl"].loc["probability_of_improvement"]
+        covered["even"] += even["low"] <= 0.5 <= even["high"]
+    assert all(90 <= covered[name] <= 100 for name in ("iqm", "median", "mean", "even")), covered
+
+
+def test_an_agents_intervals_are_the_same_in_every_experiment() -> None:
+    rng, teachers = np.random.default_rng(0), {"pong": [20.0, 19.0], "qbert": [100.0, 120.0]}
+    students = {(game, name): [rng.normal(15, 3, 8)] for game in teachers for name in ("kl", "mse")}
+    whole = scored(teachers, students)
+    part = scored({"qbert": teachers["qbert"]}, {("qbert", "mse"): students["qbert", "mse"]})
+    for scale in ("score", "percent", "normalised"):
+        assert whole.estimates["qbert", "mse"][scale].interval() == part.estimates["qbert", "mse"][scale].interval(), (
+            scale
+        )
+    alone, among = (
+        long_table("mine", scores).query("game == 'qbert' and variant == 'mse'").iloc[0] for scores in (part, whole)
+    )
+    assert (alone["percent_low"], alone["percent_high"]) == (among["percent_low"], among["percent_high"])
+
+
+def test_one_game_with_one_seed_is_as_uncertain_in_every_row() -> None:
+    rng = np.random.default_rng(0)
+    scores = scored({"pong": rng.normal(18, 2, 32)}, {("pong", "kl"): [rng.normal(17, 3, 32)]})
+    row = aggregate_table(scores).query("metric == 'iqm' and scale == 'percent'").iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(scores.estimates["pong", "kl"]["percent"].interval())
 
 
 def test_without_a_teacher_that_scores_aggregates_are_empty_but_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,19 +72,21 @@ class Scores:
 
     @cached_property
     def teacher_means(self) -> dict[str, Estimate]:
-        return {game: mean_return([returns], (index, 0)) for index, (game, returns) in enumerate(self.teachers.items())}
+        return {game: mean_return([returns], _stream("teacher", game)) for game, returns in self.teachers.items()}
 
     @cached_property
     def random_means(self) -> dict[str, Estimate]:
-        return {game: mean_return([self.randoms[game]], (index, 1)) for index, game in enumerate(self.teachers)}
+        return {game: mean_return([self.randoms[game]], _stream("random", game)) for game in self.teachers}
 
     @cached_property
     def estimates(self) -> dict[tuple[str, str], dict[str, Estimate]]:
         """By game and variant: ``score``, and what it is on each scale."""
         found = {}
         for (game, variant), runs in self.runs.items():
-            place = list(self.teachers).index(game), self.variants.index(variant)  # resamples of its own
-            found[game, variant] = self.relative(game, mean_return(runs, (2, *place)))
+            places = (student.cell for student in self.students if (student.game, student.variant) == (game, variant))
+            games, recipe, network, _ = next(places)
+            resamples = _stream("students", game, games, recipe, network)
+            found[game, variant] = self.relative(game, mean_return(runs, resamples))
         return found
 
     def relative(self, game: str, score: Estimate) -> dict[str, Estimate]:
@@ -118,10 +121,11 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
         common = {"experiment": experiment, "game": game}
         rows.append({**common, "role": "teacher", **_summary(scores.teachers[game])})
         rows.append({**common, "role": "random", **_summary(scores.randoms[game])})
-        for index, student in enumerate(scores.students):
+        for student in scores.students:
             if student.game == game:
                 row = {**common, "role": "student", **student.cell._asdict(), "variant": student.variant}
-                relative = scores.relative(game, mean_return([student.returns], (3, index)))
+                resamples = _stream("student", game, *map(str, student.cell))
+                relative = scores.relative(game, mean_return([student.returns], resamples))
                 for scale in SCALES:
                     low, high = relative[scale].interval()
                     row |= {scale: relative[scale].value, f"{scale}_low": low, f"{scale}_high": high}
@@ -130,6 +134,11 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
     names = ["experiment", "games", "game", "role", "recipe", "network", "seed", "variant"]
     frame = pd.DataFrame(rows, columns=[*names, "episodes", "score", "error", *intervals])
     return frame.astype({"seed": "Int64"})
+
+
+def _stream(*names: str) -> list[int]:
+    """A seed for an agent's resamples: they are the same in every experiment, whatever else it has."""
+    return [zlib.crc32(name.encode()) for name in names]
 
 
 def _summary(returns: Returns) -> dict[str, object]:

@@ -161,19 +161,24 @@ def stratified_bootstrap_interval(
     return low, high
 
 
+def chance_to_win(ours: Returns, theirs: Returns) -> Returns:
+    """How often a run of ours, on the last axis, scores more than one of theirs; a tie counts as half."""
+    return np.asarray((0.5 + 0.5 * np.sign(ours[..., :, None] - theirs[..., None, :])).mean(axis=(-2, -1)))
+
+
 def probability_of_improvement(
     first: Sequence[Returns], second: Sequence[Returns], seed: int = 0, resamples: int = 2_000, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Chance that a run of the first beats one of the second on a random game, and its interval; a tie counts as half.
+    """Chance that a game played by the first beats one by the second, and its interval; a tie counts as half.
 
     Args:
-        first, second: for each game the scores of the runs, whose numbers may differ; drawn anew for each game.
+        first, second: for each game the returns of the episodes, whose numbers may differ; drawn anew for each game.
     """
     rng = np.random.default_rng(seed)
     chance, samples = 0.0, np.zeros(resamples)
     for ours, theirs in zip(first, second, strict=True):
         wins = 0.5 + 0.5 * np.sign(np.subtract.outer(ours, theirs))
-        # How often each run is drawn tells all: with games played instead of runs there are thousands of pairs.
+        # How often each episode is drawn tells all: there are thousands of pairs.
         draws = [rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples) for runs in (ours, theirs)]
         chance += wins.mean() / len(first)
         samples += ((draws[0] @ wins) * draws[1]).sum(axis=1) / wins.size / len(first)
