@@ -32,14 +32,15 @@ test: lint peers
 
 # Scores, learning curves, tables, figures and what made them; no agents, no data.
 keep:
-	@test -n "$(RUN)" && ls results/$(RUN)/table_*.csv > /dev/null || { echo "make keep RUN=demo: a folder of results/ with tables"; exit 1; }
+	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ && ! "$(RUN)" =~ ^(students|teachers)$$ ]] && ls results/$(RUN)/table_*.csv > /dev/null || \
+		{ echo "make keep RUN=demo: a folder of results/ with tables, whose name is not that of agents kept already"; exit 1; }
 	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
 	cd results/$(RUN) && find . -name '*.csv' -o -name '*.csv.json' -o -name '*.tsv' -o -name 'table_*.md' -o -name '*.png' | \
 		tar -c -T - | tar -x -C ../../resources/$(RUN)
 
 # Of a run that is not whole it says what is missing, instead of training for hours.
 redraw: env
-	@test -d "resources/$(RUN)/students" || { echo "make redraw RUN=laptop: a folder of resources/ with students' scores"; exit 1; }
+	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || { echo "make redraw RUN=laptop: a folder of resources/ with students' scores"; exit 1; }
 	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
 	mkdir -p results/$(RUN)
 	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
@@ -99,4 +100,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .snakemake results/demo results/laptop results/smoke
+	rm -rf results/demo results/laptop results/smoke

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from policy_distillation.cells import variants
-from policy_distillation.claims import judge
+from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
 from policy_distillation.readable import judged
@@ -60,8 +60,20 @@ def test_a_negative_score_is_compared_like_any_other() -> None:
     assert found["verdict"] == "holds"
 
 
-def test_claims_of_variants_that_are_not_there_are_left_out() -> None:
-    found = judge(scored(TEACHERS, STUDENTS, RANDOMS), [claim("mse"), claim("kl", "mse"), claim("kl", "nll")])
+def test_differences_are_of_what_two_variants_do_not_share() -> None:
+    equal = {**STUDENTS, **{(game, "nll"): STUDENTS[game, "kl"] for game in TEACHERS}}
+    (pair,) = differences(scored(TEACHERS, equal, RANDOMS))
+    found = judge(scored(TEACHERS, equal, RANDOMS), [claim("kl", "nll")]).iloc[0]
+    names = {"kl", "nll"}
+    assert {pair["variant"], pair["against"]} == names
+    low, high = (pair["low"], pair["high"]) if pair["variant"] == "kl" else (-pair["high"], -pair["low"])
+    assert (low, high) == pytest.approx((found["low"], found["high"]))
+
+
+def test_claims_of_variants_that_are_not_there_are_left_out_and_named() -> None:
+    claims = [claim("mse"), claim("kl", "mse"), claim("kl", "nll")]
+    assert unjudged(scored(TEACHERS, STUDENTS, RANDOMS), claims) == claims[:2]
+    found = judge(scored(TEACHERS, STUDENTS, RANDOMS), claims)
     assert found["against"].tolist() == ["nll"]
 
 

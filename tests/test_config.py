@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from policy_distillation.checks import check_config, check_target
+from policy_distillation.checks import check_config, check_place, check_target
 from policy_distillation.config import ConfigError
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
@@ -40,8 +40,9 @@ def test_reference_teachers_all_play_the_same_number_of_games() -> None:
     assert {evaluation["episodes"], *(changes["episodes"] for changes in evaluation["games"].values())} == {112}
 
 
+BASES = ("config.yaml", "budgets.yaml")  # of profiles, and what other overlays build on
 OVERLAYS = [
-    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/*.yaml")) if path.name != "config.yaml"),
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/*.yaml")) if path.name not in BASES),
     *("tests/smoke.yaml", "tests/grid57.yaml", "config.local.example.yaml"),
 ]
 
@@ -279,6 +280,9 @@ def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
         ("students/ALE/kl/dqn/seed0/progress.csv", "or a set of games: multi10, multi3"),
         ("students/mspacman/kl/dqn/seed0/progress.csv", "unknown game 'mspacman'; allowed: ms_pacman"),
         ("students/pong/kl/dqn/0/agent.safetensors", "unknown seed '0'; allowed: seed0, seed1, ..."),
+        ("students/pong/kl/dqn/seed01/agent.safetensors", "unknown seed 'seed01'"),  # another folder for the same seed
+        ("students/pong/kl/dqn/seed4294967296/agent.safetensors", "allowed: seed0, seed1, ..., seed4294967295"),
+        ("datasets/pong/part01.h5", "unknown part 01; allowed: 0 to 49"),
         ("students/multi3/kl/dqn/seed0/agent.safetensors", "dqn has no controllers for the 3 games of multi3"),
         (
             "students/multi3/kl/multi3/seed0/scores/breakout.csv",
@@ -345,3 +349,26 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
 )
 def test_other_arguments_pass(target: str) -> None:
     check_target(Grid(CONFIG), target)
+    check_place(Grid(CONFIG), target)
+
+
+@pytest.mark.parametrize(
+    ("target", "own"),
+    [
+        ("results/demo/table_single_task.csv", "table_single_task.csv"),
+        ("results/demo/students/pong/kl/dqn/seed0/agent.safetensors", "students/pong/kl/dqn/seed0/agent.safetensors"),
+        ("table_single_task.md", "table_single_task.md"),
+        (f"{ROOT}/results/figures/online/scores.png", "figures/online/scores.png"),
+        ("/elsewhere/datasets/pong/online/part3.h5", "datasets/pong/online/part3.h5"),
+    ],
+)
+def test_results_of_another_configuration_are_told_where_they_lie(target: str, own: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_place(Grid(CONFIG), target)
+    assert str(caught.value).startswith(
+        f"{target}: this configuration's results are below results; allowed: results/{own}, or"
+    )
+    there = tmp_path / "demo" / own
+    there.parent.mkdir(parents=True)
+    there.touch()
+    check_place(Grid(CONFIG), str(there))  # a file that is there is an argument like any other

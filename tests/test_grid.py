@@ -57,6 +57,19 @@ def test_where_teachers_come_from() -> None:
     assert grid.teacher_curve("qbert") == grid.teacher_curve("breakout") == []
 
 
+def test_a_file_of_that_name_beside_an_agent_may_be_no_curve_of_it(tmp_path) -> None:
+    for game in ("pong", "breakout", "qbert"):
+        (tmp_path / f"{game}.safetensors").touch()
+    agents = {game: {"source": str(tmp_path / f"{game}.safetensors")} for game in ("pong", "breakout", "qbert")}
+    grid = changed(teacher={"games": agents})
+    curve = tmp_path / "progress.csv"
+    curve.write_text("step,seconds,return_pong\n10,1.0,3.0\n")
+    assert grid.teacher_curve("pong") == [str(curve)]
+    assert grid.teacher_curve("breakout") == []
+    curve.write_bytes(b"\xff\xfe\x00")
+    assert grid.teacher_curve("pong") == []
+
+
 def test_parts_of_a_data_set() -> None:
     grid = changed(dataset={"parts": 2}, teacher={"snapshots": 1})
     assert grid.dataset_parts("pong") == ["<results>/datasets/pong/part0.h5", "<results>/datasets/pong/part1.h5"]
@@ -219,10 +232,10 @@ def test_the_table_of_costs_sums_up() -> None:
     text = cost.cost_table(costs, measured, 2.0)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:2] in ("a ", "b ")}
     assert rows == {"a": ["3", "3.0", "0.0", "0.9"], "b": ["1", "1.0", "0.0", "0.0"]}
-    assert "4 jobs, 4 hours, 0 of them in jobs that ask for a GPU" in text
+    assert "4 jobs, 4 hours, 0 minutes of it in jobs that ask for a GPU" in text
     assert "measured on an abacus" in text
     on_gpu = cost.cost_table([cost.Cost("b", {"dump": 3600}, 1, gpu=True)], measured, 1.0)
-    assert "1 of them" in on_gpu
+    assert "1 jobs, 60 minutes, 60 minutes of it in jobs" in on_gpu
 
 
 def test_profiles_of_a_laptop_ask_for_less() -> None:

@@ -1,5 +1,7 @@
 """Lists of parts say what the parts are."""
 
+import shutil
+
 import pytest
 from policy_distillation.dataset_format import USER_BLOCK, DatasetError, seal
 from policy_distillation.listing import read_listing, write_listing
@@ -21,9 +23,16 @@ def test_a_list_names_the_parts_and_their_digests(parts, tmp_path):
     assert [line.split()[0] for line in lines] == [path.name for path in parts]
     assert all(line.split()[1].encode() in path.read_bytes() for line, path in zip(lines, parts, strict=True))
     assert read_listing(tmp_path / "parts.txt") == parts
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "parts.txt").rename(tmp_path / "elsewhere/parts.txt")  # as where each node has its own folder
+    shutil.copytree(tmp_path, tmp_path / "elsewhere")  # as where each node has its own folder
     assert read_listing(tmp_path / "elsewhere/parts.txt")[0] == tmp_path / "elsewhere/part0.h5"
+
+
+def test_a_part_that_is_gone_is_told_with_what_to_do(parts, tmp_path):
+    """Students wait for the list alone, so Snakemake would not make the part again."""
+    write_listing(parts, tmp_path / "parts.txt")
+    parts[3].unlink()
+    with pytest.raises(DatasetError, match=r"parts.txt: lists part3.h5, which is not there; delete the list, make it"):
+        read_listing(tmp_path / "parts.txt")
 
 
 def test_other_content_is_another_list(parts, tmp_path):

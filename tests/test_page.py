@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html import escape as html_escape
 from html import unescape as html_unescape
 from pathlib import Path
@@ -21,7 +22,18 @@ from policy_distillation import cells as grid_cells
 from policy_distillation.claims import judge
 from policy_distillation.curve_figures import learning_curves
 from policy_distillation.figures import save_figure
-from policy_distillation.page import Cell, Estimate, Experiment, cell_origin, costs, findings, number, picture, render
+from policy_distillation.page import (
+    Cell,
+    Estimate,
+    Experiment,
+    cell_origin,
+    costs,
+    findings,
+    number,
+    picture,
+    render,
+    seed_counts,
+)
 from policy_distillation.readable import label
 from policy_distillation.score_figures import relative_scores
 from policy_distillation.scores import Scores, Student, read_returns
@@ -179,17 +191,32 @@ def estimate(percent: float, low: float, high: float) -> Estimate:
 
 
 def test_findings_say_what_the_intervals_decide() -> None:
-    kl, nll, mse = estimate(98, 95, 102), estimate(96, 92, 99), estimate(50, 40, 60)
-    assert findings({"mse": mse, "nll": nll, "kl": kl}) == [
-        "KL is level with the teacher.",
-        "MSE and NLL are behind the teacher.",
-        "KL is ahead of MSE: their intervals do not meet.",
-        "KL cannot be told from NLL: their intervals meet.",
+    kl, nll, mse = estimate(98, 95, 102), estimate(96, 92, 99), estimate(90, 80, 96)
+    differences = [
+        {"variant": "mse", "against": "nll", "low": -12.0, "high": -1.0},
+        {"variant": "mse", "against": "kl", "low": -13.0, "high": -2.0},  # though their own intervals meet
+        {"variant": "nll", "against": "kl", "low": -5.0, "high": 1.0},
     ]
-    assert findings({"net1": estimate(120, 101, 130)}) == ["net1 is better than the teacher."]
+    assert findings({"mse": mse, "nll": nll, "kl": kl}, differences) == [
+        "KL is not told apart from the teacher.",
+        "MSE and NLL are behind the teacher.",
+        "KL is ahead of MSE: 0 is not in the interval of their difference.",
+        "KL cannot be told from NLL: 0 is in the interval of their difference.",
+    ]
+    assert findings({"net1": estimate(120, 101, 130)}, []) == ["net1 is better than the teacher."]
     none = estimate(np.nan, np.nan, np.nan)
-    assert findings({"kl": none}) == []
-    assert findings({"kl": none, "nll": nll}) == ["NLL is behind the teacher."]
+    assert findings({"kl": none}, []) == []
+    unknown = [{"variant": "kl", "against": "nll", "low": np.nan, "high": np.nan}]
+    assert findings({"kl": none, "nll": nll}, unknown) == ["NLL is behind the teacher."]
+    assert findings({"kl": kl, "nll": nll}, unknown)[-1] == "NLL is behind the teacher."
+
+
+def test_one_seed_is_said_wherever_there_is_one(experiments: list[Experiment]) -> None:
+    (one, *_) = experiments
+    assert seed_counts([one, replace(one, name="other seeds")]) == {1}  # whichever seed each of them has
+    twice = replace(one, name="two", cells=[*one.cells, *one.cells])
+    assert seed_counts([twice]) == {2}
+    assert seed_counts([one, twice]) == {1, 2}
 
 
 def test_numbers_are_for_people() -> None:

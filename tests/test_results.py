@@ -294,6 +294,38 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
         assert all(remark in (tmp_path / f"table_mine.{suffix}").read_text() for remark in remarks)
 
 
+def test_cells_of_other_settings_than_now_are_told(tmp_path: Path) -> None:
+    """Snakemake's own records, which would make them anew, may be gone. What an older file lacks is no difference."""
+    run = Run(tmp_path, "mine", {**MINE, "recipes": ["kl", "joint"], "networks": ["c"], "seeds": [0]}, GOOD, 0)
+    facts = cells.table_facts(run.grid, run.grid.config["experiments"]["mine"])
+
+    def made(recipe: str, **changes: Any) -> None:
+        settings = {**facts["recipes"][f"pong/{recipe}"], **changes}
+        network = {**facts["networks"]["c"], "kernels": [8, 4, 3]}
+        agent = {"commit": "a", "settings": settings, "network": network}
+        run.score(cells.Cell("pong", recipe, "c", 0).scores("pong"), 50.0, 1.0, agent=agent)
+
+    def told() -> list[str]:
+        run.tables()
+        return [text for text in sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"] if "settings" in text]
+
+    made("kl"), made("joint")
+    assert told() == []
+    made("kl", temperature=0.5), made("joint", steps=7)
+    (remark,) = told()
+    assert remark.startswith(
+        "Made under other settings than the configuration's: pong/kl/c/0 on pong, pong/joint/c/0 on pong; --forcerun"
+    )
+
+
+def test_claims_of_no_variant_are_told(tmp_path: Path) -> None:
+    claims = [{"says": "it is good", "variant": "kl/low"}, {"says": "it wins", "variant": "kl", "against": "mse"}]
+    run = Run(tmp_path, "mine", {**MINE, "claims": claims}, GOOD, 0)
+    run.tables()
+    remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
+    assert remarks == ["Claims not judged, as their variants are not here (kl): it is good; it wins."]
+
+
 @pytest.mark.parametrize(
     ("against", "idle"), [("temperature", "qbert"), ("logits_temperature", "pong"), ("data", None)]
 )

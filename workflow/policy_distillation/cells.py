@@ -137,9 +137,13 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
     """What an experiment's table is made by, beside its episodes.
 
     ``students``, in the order of their files: the cell, the game, the variant, and the list of what it learnt that game
-    from.
+    from. ``recipes``, by ``games/recipe``, and ``networks``: what they should have been made by.
     """
-    joint = grid.recipes_by("q_learning")
+    joint, made = grid.recipes_by("q_learning"), cells(experiment)
+    recipes = {}
+    for cell in made:
+        settings = grid.joint_dqn(*cell[:2]) if cell.recipe in joint else grid.recipe(cell.recipe)
+        recipes["/".join(cell[:2])] = {name: value for name, value in settings.items() if name != "evaluation_episodes"}
     students = [
         [
             *cell,
@@ -156,7 +160,9 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "against": experiment.get("against", ""),
         "values": against(grid, experiment),
         "claims": experiment.get("claims", []),
-        "whole": grid.network("dqn" if "dqn" in grid.config["networks"] else grid.config["teacher"]["network"]),
+        "recipes": recipes,
+        "networks": {cell.network: grid.network(cell.network) for cell in made},
+        "whole": {**grid.network(grid.teacher(grid.games_of(experiment)[0])["network"]), "layer_norm": False},
     }
 
 

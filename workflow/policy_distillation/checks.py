@@ -128,7 +128,8 @@ def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
         if not (source == "train" or has_snapshots(source)) or not snapshots:
             raise ConfigError(
                 f"{where}: {recipe} needs snapshots of a teacher that learns; for {game} teacher.source is {source!r}, "
-                f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or more"
+                f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or more; "
+                f"or no experiment with {recipe}, such as experiments: {{online: null}}"
             )
 
 
@@ -162,6 +163,21 @@ def check_target(grid: Grid, target: str) -> None:
         _known(target, match[2], experiments, "experiment")
 
 
+def check_place(grid: Grid, target: str) -> None:
+    """Raise ConfigError for a result that would lie elsewhere: another profile's, or by another name of the folder."""
+    results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
+    own = re.search(
+        r"(?:^|/)((?:table|scores|aggregates|exports)_\w+\.(?:csv|md|tex|html)|(?:students|teachers)/.+/agent\.safetensors|"
+        r"datasets/.+/part[0-9]+\.h5|figures/.+\.(?:png|svg|pdf)|videos/.+\.mp4)$",
+        path,
+    )
+    if own and path != f"{results}/{own[1]}" and not os.path.exists(path):
+        raise ConfigError(
+            f"{target}: this configuration's results are below {results}; allowed: {results}/{own[1]}, or the "
+            f"--profile or --configfile whose results lie there"
+        )
+
+
 def _check_student_target(
     grid: Grid, target: str, games: str, recipe: str, network: str, seed: str, *rest: str
 ) -> None:
@@ -175,8 +191,9 @@ def _check_student_target(
 
 
 def _check_seed(target: str, seed: str) -> None:
-    if not re.fullmatch("seed[0-9]+", seed):
-        raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ...")
+    match = re.fullmatch("seed(0|[1-9][0-9]*)", seed)
+    if not match or int(match[1]) >= 2**32:
+        raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ..., seed{2**32 - 1}")
 
 
 def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> None:
@@ -188,7 +205,7 @@ def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> No
 def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
     parts = len(grid.dataset_parts(game, "online" if names[0] == "online" else "final"))
     match = re.fullmatch(r"part([0-9]+)\.h5", names[-1])
-    if match and int(match[1]) >= parts:
+    if match and match[1] not in map(str, range(parts)):
         raise ConfigError(f"{target}: unknown part {match[1]}; allowed: 0 to {parts - 1}")
 
 

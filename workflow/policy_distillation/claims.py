@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,17 @@ def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
     Args:
         claims: ``says``, ``variant``; ``against``, a variant, or else the teachers; ``margin``, or else 0. One whose
-            variants the experiment has not is left out: who changes the recipes need not change what the paper says.
+            variants the experiment has not is left out (:func:`unjudged`): who changes the recipes need not change what
+            the paper says.
 
     Columns: those of a claim, with ``against`` empty for the teachers; difference, low, high, in points; games: how
     many every variant plays and a teacher plays better than at random; seeds; verdict.
     """
-    games = [game for game in scores.common_games if scores.means_something(game, "normalised")]
+    games, strangers = _games(scores), unjudged(scores, claims)
     rows = []
     for claim in claims:
         row = {"against": "", "margin": 0.0, **claim}
-        if {row["variant"], row["against"]} <= {"", *scores.variants}:
+        if claim not in strangers:
             points = _difference(scores, games, row["variant"], row["against"])
             low, high = points.interval()
             verdict = "holds" if low > row["margin"] else "does not hold" if high < row["margin"] else "undecided"
@@ -41,6 +43,27 @@ def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             row |= {"difference": points.value, "low": low, "high": high, "verdict": verdict}
             rows.append(row | {"games": len(games), "seeds": seeds})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def unjudged(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The claims that name a variant which the experiment has not."""
+    return [claim for claim in claims if not {claim["variant"], claim.get("against", "")} <= {"", *scores.variants}]
+
+
+def differences(scores: Scores) -> list[dict[str, Any]]:
+    """By how many of these points each variant is above each later one: ``variant``, ``against``, ``low``, ``high``.
+
+    Two variants' own intervals say less: their teachers' and random play's episodes are the same, and cancel out.
+    """
+    found = []
+    for first, second in combinations(scores.variants, 2):
+        low, high = _difference(scores, _games(scores), first, second).interval()
+        found.append({"variant": first, "against": second, "low": low, "high": high})
+    return found
+
+
+def _games(scores: Scores) -> list[str]:
+    return [game for game in scores.common_games if scores.means_something(game, "normalised")]
 
 
 def _difference(scores: Scores, games: Sequence[str], variant: str, against: str) -> Estimate:

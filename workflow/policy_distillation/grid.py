@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .sources import is_imported, source_path
+from .sources import is_curve, is_imported, source_path
 
 Settings = dict[str, Any]
 
@@ -106,7 +106,7 @@ class Grid:
         if is_imported(source):
             return []
         curve = source_path(game, source).with_name("progress.csv")
-        return [str(curve)] if curve.exists() else []
+        return [str(curve)] if is_curve(curve, game) else []
 
     def dataset_folder(self, game: str, teacher: str = "final") -> str:
         return f"<results>/datasets/{game}/online" if teacher == "online" else f"<results>/datasets/{game}"

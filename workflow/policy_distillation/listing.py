@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .dataset_format import read_seal
+from .dataset_format import DatasetError, read_seal
 from .files import atomic_path
 
 
@@ -20,5 +20,12 @@ def write_listing(parts: Sequence[Path], path: Path) -> None:
 
 
 def read_listing(path: Path) -> list[Path]:
-    """Where the parts are, in order."""
-    return [path.parent / line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    """Where the parts are, in order. Raises DatasetError where one is gone: Snakemake waits for the list alone."""
+    parts = [path.parent / line.split()[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    for part in parts:
+        if not part.exists():
+            raise DatasetError(
+                f"{path}: lists {part.name}, which is not there; delete the list, make it again (snakemake -- {path}) "
+                f"and then type your command, so that nothing that is finished is made again"
+            )
+    return parts

@@ -9,6 +9,7 @@ import base64
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ class Cell:
     game: str
     variant: str
     name: str
-    """What it is called: games, recipe, network and seed."""
+    """What it is called: its set of games, if it plays several, recipe, network and seed."""
     scores: Path
 
 
@@ -70,7 +71,7 @@ class Estimate:
         """What the interval says."""
         if self.low > 100:
             return "better than"
-        return "behind" if self.high < 100 else "level with"
+        return "behind" if self.high < 100 else "not told apart from"
 
 
 def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str, Any], benchmarks: Path) -> str:
@@ -93,7 +94,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
         episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
         sampled=any(origin.get("acting") == "sample" for origin in origins),
-        seeds=len({origin["agent"]["seed"] for origin in origins}),
+        seeds=seed_counts(experiments),
         costs=costs(benchmarks),
         made={
             "commit": _distinct(origin["commit"] or "not recorded" for origin in origins),
@@ -104,6 +105,12 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
             ),
         },
     )
+
+
+def seed_counts(experiments: Sequence[Experiment]) -> set[int]:
+    """How many seeds there are of a variant on a game: 1 says that an interval means less."""
+    cells = [(experiment.name, cell) for experiment in experiments for cell in experiment.cells]
+    return set(Counter((name, cell.variant, cell.game) for name, cell in cells).values())
 
 
 def _section(experiment: Experiment) -> dict[str, Any]:
@@ -119,7 +126,7 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "notes": [*notes, *made_by.get("remarks", [])],
         "headline": headline,
         "axis": _axis(headline.values()),
-        "findings": findings(headline),
+        "findings": findings(headline, made_by.get("differences", [])),
         "claims": made_by.get("claims", []),
         "figures": [picture(path, _alt(experiment.title, path)) for path in experiment.figures],
         "videos": [video(path, experiment.title) for path in experiment.videos],
@@ -141,21 +148,28 @@ def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]]
     return rows, [f"{game_title(game)}: {note}".replace("\n", " ") for game, note in games_notes if note]
 
 
-def findings(headline: Mapping[str, Estimate]) -> list[str]:
-    """What the intervals decide: who is level with the teacher, who is behind the best, who cannot be told from it."""
-    known = {label(variant): each for variant, each in headline.items() if math.isfinite(each.low)}
+def findings(headline: Mapping[str, Estimate], differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the intervals decide: who is ahead of the teacher or behind, who is behind the best or close to it.
+
+    Args:
+        differences: of each two variants' scores (claims.differences).
+    """
+    known = {variant: each for variant, each in headline.items() if math.isfinite(each.low)}
     found = []
-    for verdict in ("better than", "level with", "behind"):
-        names = [name for name, each in known.items() if each.beside_the_teacher == verdict]
+    for verdict in ("better than", "not told apart from", "behind"):
+        names = [label(name) for name, each in known.items() if each.beside_the_teacher == verdict]
         if names:
             found.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} the teacher.")
+    lead = {(each["variant"], each["against"]): each["low"] for each in differences}
+    lead |= {(each["against"], each["variant"]): -each["high"] for each in differences}
     best = max(known, key=lambda name: known[name].percent, default="")
-    close = [name for name, each in known.items() if each.high >= known[best].low and name != best]
-    apart = [name for name in known if name not in (best, *close)]
+    compared = [name for name in known if math.isfinite(lead.get((best, name), math.nan))]
+    apart = [label(name) for name in compared if lead[best, name] > 0]
+    close = [label(name) for name in compared if lead[best, name] <= 0]
     if apart:
-        found.append(f"{best} is ahead of {_listed(apart)}: their intervals do not meet.")
+        found.append(f"{label(best)} is ahead of {_listed(apart)}: 0 is not in the interval of their difference.")
     if close:
-        found.append(f"{best} cannot be told from {_listed(close)}: their intervals meet.")
+        found.append(f"{label(best)} cannot be told from {_listed(close)}: 0 is in the interval of their difference.")
     return found
 
 

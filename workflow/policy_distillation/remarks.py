@@ -1,7 +1,8 @@
-"""What a table's reader should know of how its cells came about: data that has changed since, commits that differ."""
+"""What a table's reader should know of how its cells came about: settings or data that have changed since, commits."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ def remarks(
     teachers: Mapping[str, Facts],
     randoms: Sequence[Facts] = (),
     against: str | None = None,
+    recipes: Mapping[str, Facts] | None = None,
+    networks: Mapping[str, Facts] | None = None,
 ) -> list[str]:
     """One sentence each.
 
@@ -34,8 +37,10 @@ def remarks(
         teachers: those of the teachers' scores, by game.
         randoms: those of random play's scores.
         against: what the experiment varies.
+        recipes, networks: what students are made by now, as cells.table_facts has them. Snakemake makes anew what was
+            made otherwise, but forgets how it was where its own records (.snakemake) are gone.
     """
-    found, stale, otherwise, fixed = [], [], [], set()
+    found, stale, otherwise, before, fixed = [], [], [], [], set()
     sampled = [game for game, facts in teachers.items() if facts.get("acting") == "sample"]
     if sampled:
         found.append(f"The teachers' policies are sampled, without epsilon: {_some(sampled)}.")
@@ -46,6 +51,10 @@ def remarks(
         outputs = (facts["agent"].get("teacher_outputs") or {}).get(game, "q_values")
         if against in TEMPERATURES and outputs != TEMPERATURES[against]:
             fixed.add(game)
+        games, recipe, network, _ = cell
+        now = (recipes or {}).get(f"{games}/{recipe}", {}), (networks or {}).get(network, {})
+        if any(map(_differ, (facts["agent"].get("settings"), facts["agent"].get("network")), now)):
+            before.append(name)
         if listing and _stale(Path(listing.replace("<results>", str(results))), game, facts):
             stale.append(name)
     if otherwise:
@@ -53,6 +62,10 @@ def remarks(
     if fixed:
         (other,) = TEMPERATURES.keys() - {against}
         found.append(f"{against} changes nothing on {_some(sorted(fixed))}: {other} divides its outputs.")
+    if before:
+        found.append(
+            f"Made under other settings than the configuration's: {_some(before)}; --forcerun makes them anew."
+        )
     if stale:
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
     for what, commits in {
@@ -64,6 +77,11 @@ def remarks(
                 f"{what} by {len(commits)} different commits: {_some(sorted(c or 'unknown' for c in commits))}."
             )
     return found
+
+
+def _differ(then: Facts | None, now: Facts) -> bool:
+    """Whether what is set now was something else then; what an older file does not name was what it is by default."""
+    return any(json.dumps(then[name]) != json.dumps(value) for name, value in now.items() if then and name in then)
 
 
 def _stale(listing: Path, game: str, facts: Facts) -> bool:

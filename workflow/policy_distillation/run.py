@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .hardware import job_device
 from .optimizers import restore_optimizer
 from .progress import Progress
 from .provenance import provenance
@@ -48,6 +49,12 @@ class Machine:
     """Between two savings of the state; more where saving takes long."""
     tracker: str | None = None
     """Where the learning curve is sent as well: ``wandb`` or ``trackio``."""
+
+    @classmethod
+    def of_job(cls, settings: Mapping[str, Any]) -> Machine:
+        """As the configuration's ``machine`` says, on a GPU of its own where there are several."""
+        names = ("precision", "checkpoint_seconds", "tracker")
+        return cls(job_device(settings["device"]), **{name: settings[name] for name in names})
 
 
 AUTOMATIC = Machine()

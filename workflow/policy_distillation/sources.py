@@ -57,6 +57,16 @@ def imported_files(source: Mapping[str, Any]) -> list[str]:
     return [str(source[key]) for key in ("path", "mapping") if key in source]
 
 
+def is_curve(path: Path, game: str) -> bool:
+    """Whether a file is the learning curve of an agent of this game, as ``progress.csv`` is."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            columns = file.readline().strip().split(",")
+    except (OSError, ValueError):
+        return False
+    return {"step", f"return_{game}"} <= set(columns)
+
+
 def has_snapshots(source: Source) -> bool:
     """Whether a source is a folder of snapshots that another library kept of one agent while it learned."""
     return not isinstance(source, str) and "path" in source and bool(snapshots(Path(source["path"])))

@@ -26,7 +26,7 @@ from policy_distillation.cells import (
     variants,
     with_curves,
 )
-from policy_distillation.checks import check_config, check_target
+from policy_distillation.checks import check_config, check_place, check_target
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
@@ -63,6 +63,8 @@ try:
         check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
     for argument in sys.argv[1:] if command else []:
         check_target(grid, argument)
+        if workflow.modifier.is_main_snakefile():  # another workflow's own targets are its own affair
+            check_place(grid, argument)
 except (ConfigError, SourceError) as error:
     raise WorkflowError(f"config: {error}")
 
@@ -104,5 +106,5 @@ def travelling(paths):
 
 
 def one_of(names):
-    """A wildcard's constraint; nothing has the name that none is replaced by."""
-    return "|".join(names) or "none"
+    """A wildcard's constraint; where there are no names, nothing fits."""
+    return "|".join(names) or "(?!)"

@@ -31,7 +31,7 @@ rule page:
                 "name": name,
                 "title": entry["title"],
                 "variants": list(variants(grid, entry)),
-                "cells": [(game, variant(grid, entry, cell), cell[1:]) for game, cell in scored(grid, entry)],
+                "cells": [(game, variant(grid, entry, cell), [*cell]) for game, cell in scored(grid, entry)],
                 "figures": len(figures(grid, name)),
                 "videos": len(FILMS[name]),
             }

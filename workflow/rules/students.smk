@@ -63,4 +63,4 @@ rule train_joint_dqn:
         evaluation=lambda wc: grid.progress_evaluation(grid.recipe(wc.recipe)["evaluation_episodes"]),
         protocol=config["protocol"],
     script:
-        "../scripts/train_joint_dqn.py"
+        "../scripts/train_teacher.py"

@@ -8,7 +8,6 @@ openmp.prepare("learn")  # before torch is loaded
 
 from policy_distillation.distill import Recipe
 from policy_distillation.evaluate import Evaluation
-from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.listing import read_listing
 from policy_distillation.networks import Network
@@ -16,7 +15,6 @@ from policy_distillation.run import Machine
 from policy_distillation.students import distill_student
 from policy_distillation.training import prepare_process
 
-machine = snakemake.config["machine"]
 recipe = dict(snakemake.params.recipe)
 recipe.pop("evaluation_episodes")  # among those of the evaluation
 seed = int(snakemake.wildcards.seed)
@@ -31,7 +29,5 @@ with logging_to(snakemake.log[0]):
         evaluation=Evaluation(**snakemake.params.evaluation),
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(
-            job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"], machine["tracker"]
-        ),
+        machine=Machine.of_job(snakemake.config["machine"]),
     )

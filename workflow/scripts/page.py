@@ -13,8 +13,9 @@ with logging_to(snakemake.log[0]):
     experiments = []
     for entry, table in zip(params.experiments, given.tables, strict=True):
         cells = []
-        for (game, variant, (recipe, network, seed)), path in zip(entry["cells"], scores, strict=False):
-            cells.append(Cell(game, variant, f"{recipe}, {network}, seed {seed}", path))
+        for (game, variant, (games, recipe, network, seed)), path in zip(entry["cells"], scores, strict=False):
+            together = "" if games == game else f"{games}, "
+            cells.append(Cell(game, variant, f"{together}{recipe}, {network}, seed {seed}", path))
         experiments.append(
             Experiment(
                 name=entry["name"],

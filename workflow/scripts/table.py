@@ -4,7 +4,7 @@ from pathlib import Path
 
 from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
-from policy_distillation.claims import judge
+from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.joblog import logging_to
 from policy_distillation.readable import judged, normalised, of_teachers, write_tables
@@ -56,7 +56,14 @@ with logging_to(snakemake.log[0]):
         {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
         [sidecars[path] for path in files.randoms],
         facts["against"],
+        facts["recipes"],
+        facts["networks"],
     )
+    if strangers := unjudged(scores, facts["claims"]):
+        said.append(
+            f"Claims not judged, as their variants are not here ({', '.join(scores.variants)}): "
+            f"{'; '.join(claim['says'] for claim in strangers)}."
+        )
     for content in (table, aggregates, verdicts):
         print(content.to_string())
     for text in [*(f"{row.game}: {row.note}" for row in table.itertuples() if row.note), *said]:
@@ -75,6 +82,7 @@ with logging_to(snakemake.log[0]):
         "experiment": name,
         **facts,
         "claims": verdicts.to_dict("records"),
+        "differences": differences(scores),
         "protocols": sorted({entry["protocol"] for entry in sidecars.values()}),
         "acting": {path: entry.get("acting") for path, entry in sidecars.items()},
         "seeds": sorted({cell.seed for cell in cells}),

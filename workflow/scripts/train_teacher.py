@@ -1,4 +1,4 @@
-"""Train a game's teacher."""
+"""Train an agent by reinforcement: a game's teacher, or one of several games, the Multi-DQN baseline."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ openmp.prepare("train")  # before torch is loaded
 
 from policy_distillation import dqn, pqn
 from policy_distillation.evaluate import Evaluation
-from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.networks import Network
 from policy_distillation.run import Machine
@@ -17,23 +16,21 @@ from policy_distillation.training import prepare_process
 
 ALGORITHMS = {"dqn": (dqn.learn, dqn.DQN), "pqn": (pqn.learn, pqn.PQN)}
 
-machine, params = snakemake.config["machine"], snakemake.params
+params = snakemake.params
 seed = int(snakemake.wildcards.seed)
 with logging_to(snakemake.log[0]):
     prepare_process(seed, snakemake.threads)
-    learn, settings = ALGORITHMS[params.algorithm]
+    learn, settings = ALGORITHMS[params.get("algorithm", "dqn")]
     train_teacher(
         learn,
-        [snakemake.wildcards.game],
+        params.get("games") or [snakemake.wildcards.game],
         network=Network(**params.network),
         settings=settings(**params.settings),
         evaluation=Evaluation(**params.evaluation),
         protocol=params.protocol,
         seed=seed,
         folder=Path(snakemake.output.agent).parent,
-        machine=Machine(
-            job_device(machine["device"]), machine["precision"], machine["checkpoint_seconds"], machine["tracker"]
-        ),
-        snapshots=params.snapshots,
-        initial=Path(snakemake.input.initial[0]) if snakemake.input.initial else None,
+        machine=Machine.of_job(snakemake.config["machine"]),
+        snapshots=params.get("snapshots", 0),
+        initial=Path(snakemake.input.initial[0]) if snakemake.input.get("initial") else None,
     )
