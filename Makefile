@@ -62,6 +62,7 @@ lint: env
 	ruff format --check workflow tests benchmarks
 	snakefmt --check Snakefile workflow/rules
 	mypy
+	mypy benchmarks
 	@found=$$(snakemake --lint 2>&1); grep -q "^Lints for" <<< "$$found" && \
 		! grep "^    \* " <<< "$$found" | grep -v "Specify a conda environment or container" || { echo "$$found"; exit 1; }
 

@@ -252,9 +252,9 @@ def piece_pqn_update() -> None:
     agent, precision = make_agent(PQN_NETWORK), select_precision("auto", select_device("auto"))
     optimizer = make_optimizer(PQN.optimizer, agent.parameters(), PQN.learning_rate, PQN.optimizer_epsilon)
     observations, actions = random_observations(PQN_BATCH), torch.randint(0, 6, (PQN_BATCH,))
-    targets = torch.zeros(PQN_BATCH)
+    fitted = observations, actions, torch.zeros(PQN_BATCH), torch.ones(PQN_BATCH)
     while True:
-        pqn.update(agent, optimizer, GAME, PQN.max_gradient_norm, precision, observations, actions, targets)
+        pqn.update(agent, optimizer, GAME, PQN.max_gradient_norm, precision, *fitted)
         meter.turn(1)
 
 
@@ -297,7 +297,7 @@ def peer_sb3(envs: int, batch: int, train_freq: int) -> None:
 
     meter = Meter(warm_up=RANDOM_STEPS // envs + 20 * train_freq, period=train_freq)
 
-    class Turns(BaseCallback):
+    class Turns(BaseCallback):  # type: ignore[misc]  # the library is not looked into
         def _on_step(self) -> bool:
             meter.turn(envs)
             return True

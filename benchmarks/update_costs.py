@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from policy_distillation.cost import update_ms
@@ -18,7 +19,7 @@ from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import make_optimizer
 from policy_distillation.training import prepare_process, select_device, select_precision
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "dqn": {"channels": [32, 64, 64], "hidden": 512},
     "net1": {"channels": [16, 32, 32], "hidden": 256},
     "net3": {"channels": [16, 16, 16], "hidden": 64},

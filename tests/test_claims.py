@@ -68,6 +68,7 @@ def test_differences_are_of_what_two_variants_do_not_share() -> None:
     assert {pair["variant"], pair["against"]} == names
     low, high = (pair["low"], pair["high"]) if pair["variant"] == "kl" else (-pair["high"], -pair["low"])
     assert (low, high) == pytest.approx((found["low"], found["high"]))
+    assert differences(scored(TEACHERS, equal, TEACHERS)) == []  # no teacher is better than random play
 
 
 def test_claims_of_variants_that_are_not_there_are_left_out_and_named() -> None:

@@ -206,9 +206,8 @@ def test_findings_say_what_the_intervals_decide() -> None:
     assert findings({"net1": estimate(120, 101, 130)}, []) == ["net1 is better than the teacher."]
     none = estimate(np.nan, np.nan, np.nan)
     assert findings({"kl": none}, []) == []
-    unknown = [{"variant": "kl", "against": "nll", "low": np.nan, "high": np.nan}]
-    assert findings({"kl": none, "nll": nll}, unknown) == ["NLL is behind the teacher."]
-    assert findings({"kl": kl, "nll": nll}, unknown)[-1] == "NLL is behind the teacher."
+    assert findings({"kl": none, "nll": nll}, differences) == ["NLL is behind the teacher."]
+    assert findings({"kl": kl, "nll": nll}, [])[-1] == "NLL is behind the teacher."
 
 
 def test_one_seed_is_said_wherever_there_is_one(experiments: list[Experiment]) -> None:

@@ -53,10 +53,11 @@ def unjudged(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> list[Mappin
 def differences(scores: Scores) -> list[dict[str, Any]]:
     """By how many of these points each variant is above each later one: ``variant``, ``against``, ``low``, ``high``.
 
-    Two variants' own intervals say less: their teachers' and random play's episodes are the same, and cancel out.
+    Two variants' own intervals say less: their teachers' and random play's episodes are the same, and cancel out. None
+    where no game has such points.
     """
     found = []
-    for first, second in combinations(scores.variants, 2):
+    for first, second in combinations(scores.variants, 2) if _games(scores) else []:
         low, high = _difference(scores, _games(scores), first, second).interval()
         found.append({"variant": first, "against": second, "low": low, "high": high})
     return found

@@ -163,7 +163,7 @@ def findings(headline: Mapping[str, Estimate], differences: Sequence[Mapping[str
     lead = {(each["variant"], each["against"]): each["low"] for each in differences}
     lead |= {(each["against"], each["variant"]): -each["high"] for each in differences}
     best = max(known, key=lambda name: known[name].percent, default="")
-    compared = [name for name in known if math.isfinite(lead.get((best, name), math.nan))]
+    compared = [name for name in known if (best, name) in lead]
     apart = [label(name) for name in compared if lead[best, name] > 0]
     close = [label(name) for name in compared if lead[best, name] <= 0]
     if apart:
