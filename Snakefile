@@ -29,9 +29,8 @@ include: "workflow/rules/exports.smk"
 # Snakemake's own lock outlives a killed process and asks for --unlock; this one does not (profiles/default: nolock).
 # What a killed process left in Slurm's queue is stopped, and then everything is planned anew: it may just have finished.
 onstart:
-    if workflow.is_main_process and {*workflow.dag_settings.targets} != {
-        "cost"
-    }:  # which may be asked while a run goes on
+    # What a configuration costs may be asked while a run goes on.
+    if workflow.is_main_process and {*workflow.dag_settings.targets} != {"cost"}:
         results = Path(config["results"])
         workflow.results_lock = hold_lock(results / ".lock")
         executor = workflow.scheduler._executor

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from policy_distillation.aggregates import aggregate_table
+from policy_distillation.aggregates import COLUMNS, aggregate_table
 from policy_distillation.cells import Cell
 from policy_distillation.curve_figures import learning_curves, online_curves
 from policy_distillation.figures import save_figure
@@ -275,6 +275,7 @@ def test_aggregates_over_games_and_seeds() -> None:
         .set_index(["metric", "scale", "variant"])
         .sort_index()
     )
+    assert set(table.reset_index()) == set(COLUMNS)
     assert set(table["uncertain"]) == {"seeds and episodes"}
     assert set(table["seeds"]) == {3}
     for variant in ("kl", "mse"):

@@ -11,7 +11,7 @@ import pandas as pd
 from .scores import SCALES, Scores
 from .statistics import METRICS, Estimate, Metric, Returns, chance_to_win, probability_of_improvement
 
-COLUMNS = ["variant", "metric", "against", "scale", "value", "low", "high", "games", "seeds", "resampled"]
+COLUMNS = ["variant", "metric", "against", "scale", "value", "low", "high", "games", "seeds", "uncertain"]
 
 
 def aggregate_table(scores: Scores) -> pd.DataFrame:
