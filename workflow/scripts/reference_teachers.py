@@ -10,9 +10,10 @@ from policy_distillation.sidecar import copy_with_sidecar
 
 README = """# Reference teachers
 
-Trained by this workflow (`snakemake --profile profiles/reference reference_teachers`), float16. Mean return and
-standard error of so many games (protocol `paper2015`, epsilon 0.05). Each file names its settings, seed, software
-and hardware: `python -m policy_distillation inspect resources/teachers/pong/agent.safetensors`.
+Trained by this workflow, float16. Mean return and standard error of so many games (protocol `paper2015`, epsilon
+0.05). Each file names its settings, seed, software and hardware: `python -m policy_distillation inspect
+resources/teachers/pong/agent.safetensors`. `snakemake --profile profiles/reference reference_teachers` trains the
+paper's ten games with these settings, Qbert in one run of as many steps.
 
 {table}
 
