@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -58,25 +59,46 @@ def test_jobs_without_a_home_without_a_name_and_with_packages_of_the_sites(tmp_p
         assert paths[-1] == str(site)
 
 
+def wheel(folder: Path, name: str, number: str, code: str, *requires: str) -> None:
+    """A package of one line, as pip finds it in a folder."""
+    about = f"{name}-{number}.dist-info"
+    metadata = [
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}",
+        *(f"Requires-Dist: {other}" for other in requires),
+    ]
+    with zipfile.ZipFile(folder / f"{name}-{number}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", code)
+        archive.writestr(f"{about}/METADATA", "\n".join([*metadata, ""]))
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+
+
 @pytest.mark.slow
 def test_make_env_fills_its_own_folder_whatever_pip_is_told(tmp_path: Path) -> None:
-    """With the one package of the lock that builds this one; nothing else is fetched."""
+    """With the one package of the lock that builds this one, and a torch that needs what the lock does not name, as the
+    one that PyPI has for Linux needs CUDA's libraries; nothing else is fetched."""
     for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "envs").mkdir()
-    (tmp_path / "envs/requirements.lock").write_text(f"setuptools=={version('setuptools')}\n")
+    torch = version("torch").split("+")[0]
+    (tmp_path / "envs/requirements.lock").write_text(f"setuptools=={version('setuptools')}\ntorch=={torch}\n")
+    (tmp_path / "wheels").mkdir()
+    wheel(tmp_path / "wheels", "torch", f"{torch}+stub", "import only_on_some_machines", "only_on_some_machines")
+    wheel(tmp_path / "wheels", "only_on_some_machines", "1.0", "")
+    links = " ".join(filter(None, [str(tmp_path / "wheels"), os.environ.get("PIP_FIND_LINKS")]))
+    told = {"PIP_USER": "1", "PIP_TARGET": str(tmp_path / "elsewhere"), "PIP_PREFIX": "/nowhere"}
     done = subprocess.run(
         ["make", "env", f"PYTHON={sys.executable}"],
         cwd=tmp_path,
-        env={**os.environ, "PIP_USER": "1", "PIP_TARGET": str(tmp_path / "elsewhere"), "PIP_PREFIX": "/nowhere"},
+        env={**os.environ, **told, "PIP_FIND_LINKS": links},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert not (tmp_path / "elsewhere").exists()
-    code = "import policy_distillation; print(policy_distillation.__file__)"
+    code = "import torch, policy_distillation; print(policy_distillation.__file__)"
     command = [tmp_path / ".venv/bin/python", "-c", code]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=True).stdout
