@@ -174,7 +174,7 @@ class Run:
             "name": self.name,
             "title": self.experiment["title"],
             "variants": list(cells.variants(self.grid, self.experiment)),
-            "cells": [(game, cells.variant(self.grid, self.experiment, cell), cell[1:]) for game, cell in scored],
+            "cells": [(game, cells.variant(self.grid, self.experiment, cell), [*cell]) for game, cell in scored],
             "figures": len(figures),
             "videos": 0,
         }
