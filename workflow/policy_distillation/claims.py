@@ -56,9 +56,9 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
     Two variants' own intervals say less: their teachers' and random play's episodes are the same, and cancel out. None
     where no game has such points.
     """
-    found = []
-    for first, second in combinations(scores.variants, 2) if _games(scores) else []:
-        low, high = _difference(scores, _games(scores), first, second).interval()
+    games, found = _games(scores), []
+    for first, second in combinations(scores.variants, 2) if games else []:
+        low, high = _difference(scores, games, first, second).interval()
         found.append({"variant": first, "against": second, "low": low, "high": high})
     return found
 

@@ -81,10 +81,9 @@ class Scores:
     @cached_property
     def estimates(self) -> dict[tuple[str, str], dict[str, Estimate]]:
         """By game and variant: ``score``, and what it is on each scale."""
-        found = {}
+        found, cells = {}, {(student.game, student.variant): student.cell for student in self.students}
         for (game, variant), runs in self.runs.items():
-            places = (student.cell for student in self.students if (student.game, student.variant) == (game, variant))
-            games, recipe, network, _ = next(places)
+            games, recipe, network, _ = cells[game, variant]
             resamples = _stream("students", game, games, recipe, network)
             found[game, variant] = self.relative(game, mean_return(runs, resamples))
         return found

@@ -163,7 +163,11 @@ def stratified_bootstrap_interval(
 
 def chance_to_win(ours: Returns, theirs: Returns) -> Returns:
     """How often a run of ours, on the last axis, scores more than one of theirs; a tie counts as half."""
-    return np.asarray((0.5 + 0.5 * np.sign(ours[..., :, None] - theirs[..., None, :])).mean(axis=(-2, -1)))
+    return np.asarray(_wins(ours, theirs).mean(axis=(-2, -1)))
+
+
+def _wins(ours: Returns, theirs: Returns) -> Returns:
+    return np.asarray(0.5 + 0.5 * np.sign(ours[..., :, None] - theirs[..., None, :]))
 
 
 def probability_of_improvement(
@@ -177,7 +181,7 @@ def probability_of_improvement(
     rng = np.random.default_rng(seed)
     chance, samples = 0.0, np.zeros(resamples)
     for ours, theirs in zip(first, second, strict=True):
-        wins = 0.5 + 0.5 * np.sign(np.subtract.outer(ours, theirs))
+        wins = _wins(ours, theirs)
         # How often each episode is drawn tells all: there are thousands of pairs.
         draws = [rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples) for runs in (ours, theirs)]
         chance += wins.mean() / len(first)
