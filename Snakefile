@@ -44,7 +44,7 @@ onstart:
                 )
                 os.execv(sys.executable, sys.orig_argv)
             forget_no_job(executor)
-        for game in grid.given(grid.games):
+        for game in grid.games:
             check_actions(game, grid.teacher(game)["source"], config["protocol"])
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from policy_distillation.checks import check_config, check_place, check_target
+from policy_distillation.checks import check_config
 from policy_distillation.config import ConfigError
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
+from policy_distillation.targets import check_place, check_target
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -127,9 +127,16 @@ def test_what_variants_differ_in() -> None:
 def test_figures_of_an_experiment_lie_in_a_folder_of_their_own() -> None:
     experiments = dict.fromkeys(("x", "x_curves", "teacher"), EXPERIMENTS["single_task"])
     files = list(cells.results_of(Grid({**CONFIG, "experiments": experiments}), experiments))
-    assert len(set(files)) == len(files) == 3 * 3 + 1
+    assert len(set(files)) == len(files) == 3 * 3
     several = {"x": {**EXPERIMENTS["single_task"], "seeds": [0, 1]}}
     assert "<results>/figures/x/profile.png" in cells.results_of(Grid({**CONFIG, "experiments": several}), several)
+
+
+def test_what_experiments_ask_for_is_theirs_alone() -> None:
+    """`paper` would train the teachers of other experiments' games."""
+    for name in EXPERIMENTS:
+        for path in cells.results_of(PAPER, [name]):
+            assert path == f"<results>/table_{name}.csv" or path.startswith(f"<results>/figures/{name}/")
 
 
 def test_learning_curves_are_of_students_or_else_of_joint_dqns() -> None:
@@ -153,6 +160,18 @@ def test_time_follows_steps_and_updates() -> None:
     assert resources.student_minutes(PAPER, "pong", "kl") * 60 * 100 > 5_000_000
 
 
+def test_what_an_online_student_needs_follows_its_teachers_snapshots() -> None:
+    """Of which each plays a part, however many parts final teachers play."""
+    one = changed(dataset={"parts": 1})
+    games, hours = 3, CONFIG["teacher"]["snapshots"] * CONFIG["dataset"]["hours_per_part"]
+    assert resources.student_minutes(one, "multi3", "kl_online") > games * hours * 10_000 / 6_000
+    assert resources.student_minutes(one, "multi3", "kl") < resources.student_minutes(PAPER, "multi3", "kl")
+    few = merge(CONFIG, {"dataset": {"hours_per_part": 1}, "teacher": {"snapshots": 2}})
+    assert resources.student_mb(Grid(few), "pong", "kl_online") < resources.student_mb(Grid(few), "pong", "kl")
+    online, final = (cost.training(one, Cell("pong", recipe, "dqn", 0)).work for recipe in ("kl_online", "kl"))
+    assert online["distill"] == 50 * final["distill"]
+
+
 def test_a_job_asks_for_no_more_time_than_one_may_take_and_grows_in_memory_alone() -> None:
     long = resources.student_minutes(PAPER, "multi10", "kl")
     assert long > 8_000  # nearly six days
@@ -164,6 +183,17 @@ def test_a_job_asks_for_no_more_time_than_one_may_take_and_grows_in_memory_alone
     replay = resources.teacher_mb(PAPER.teacher("pong"))
     asked = [resources.grown(replay, attempt) for attempt in (1, 2, 3, 9)]
     assert asked == [replay + extra * resources.BASE_MB for extra in (0, 1, 2, 3)]
+
+
+def test_rules_made_of_local_rules_are_local() -> None:
+    """Snakemake does not inherit it: on a cluster they would wait for a node."""
+    text = "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk"))
+    local = {
+        name for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)*)", text, re.M) if "localrule: True" in body
+    }
+    heirs = [heir for parent, heir in re.findall(r"^use rule (\w+) as (\w+) with:", text, re.M) if parent in local]
+    assert sorted(heirs) == ["import_snapshots", "list_online_parts"]
+    assert sorted(re.findall(r"^localrules:\n    (\w+),", text, re.M)) == sorted(heirs)
 
 
 def test_a_joint_dqns_memory_is_its_recipes() -> None:
@@ -188,6 +218,19 @@ def test_the_plan_of_one_cell() -> None:
     assert student.work["dump"] == 0
     assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0)).work["dump"] == 500 * 54_000 / 2
     assert cost.hours(cost.scoring(grid, "pong"), {"evaluate": 64.0}, 1000.0) * 3600 == 128 * 1000 / 64
+
+
+def test_data_that_nobody_learns_from_is_not_recorded() -> None:
+    entry = {"title": "-", "games": ["pong"], "networks": ["multi3"], "seeds": [0]}
+
+    def rules(*recipes: str) -> set[str]:
+        plan = cost.plan(Grid({**CONFIG, "experiments": {"mine": {**entry, "recipes": recipes}}}))
+        return {job.rule for job in plan if job.rule.startswith("dump")}
+
+    assert rules("kl", "joint_dqn") == {"dump_dataset"}
+    assert rules("kl_online") == {"dump_online_dataset"}
+    assert rules("kl", "kl_online") == {"dump_dataset", "dump_online_dataset"}
+    assert rules("joint_dqn") == set()
 
 
 def test_a_sample_costs_what_its_shape_does() -> None:
@@ -247,8 +290,10 @@ def test_profiles_of_a_laptop_ask_for_less() -> None:
 def test_the_laptops_run_is_a_part_of_the_study() -> None:
     """Equal settings and the same cells: what the one has made the other need not make again."""
     laptop, study = (shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study"))
+    assert study["recipes"].items() >= laptop["recipes"].items()
     settings = [
-        {key: config[key] for key in config if key not in ("results", "experiments")} for config in (laptop, study)
+        {key: config[key] for key in config if key not in ("results", "recipes", "experiments")}
+        for config in (laptop, study)
     ]
     assert settings[0] == settings[1]
     made, wanted = (

@@ -108,9 +108,9 @@ def test_looking_at_the_package_does_not_load_torch():
     assert run(sys.executable, "-c", program, cwd=ROOT, PYTHONPATH=str(PACKAGE.parent)) == "False False\n"
 
 
-def test_tables_figures_and_the_page_do_not_load_torch():
-    """It takes longer than they do."""
-    scripts = [*SCRIPTS.glob("figure*.py"), SCRIPTS / "table.py", SCRIPTS / "page.py"]
+def test_what_is_done_where_the_workflow_runs_does_not_load_torch():
+    """It takes longer than tables, figures, page and lists do."""
+    scripts = [*SCRIPTS.glob("figure*.py"), *(SCRIPTS / f"{name}.py" for name in ("table", "page", "list_parts"))]
     bodies = [ast.parse(path.read_text()).body for path in scripts]
     lines = {ast.unparse(node) for body in bodies for node in body if isinstance(node, ast.Import | ast.ImportFrom)}
     assert any("policy_distillation.sidecar" in line for line in lines)

@@ -299,9 +299,9 @@ def test_cells_of_other_settings_than_now_are_told(tmp_path: Path) -> None:
     run = Run(tmp_path, "mine", {**MINE, "recipes": ["kl", "joint"], "networks": ["c"], "seeds": [0]}, GOOD, 0)
     facts = cells.table_facts(run.grid, run.grid.config["experiments"]["mine"])
 
-    def made(recipe: str, **changes: Any) -> None:
+    def made(recipe: str, sizes: dict[str, Any] | None = None, **changes: Any) -> None:
         settings = {**facts["recipes"][f"pong/{recipe}"], **changes}
-        network = {**facts["networks"]["c"], "kernels": [8, 4, 3]}
+        network = {**facts["networks"]["c"], "kernels": [8, 4, 3], **(sizes or {})}
         agent = {"commit": "a", "settings": settings, "network": network}
         run.score(cells.Cell("pong", recipe, "c", 0).scores("pong"), 50.0, 1.0, agent=agent)
 
@@ -316,6 +316,8 @@ def test_cells_of_other_settings_than_now_are_told(tmp_path: Path) -> None:
     assert remark.startswith(
         "Made under other settings than the configuration's: pong/kl/c/0 on pong, pong/joint/c/0 on pong; --forcerun"
     )
+    made("kl"), made("joint", {"layer_norm": True})  # which the configuration's network does not name
+    assert ": pong/joint/c/0 on pong; " in told()[0]
 
 
 def test_claims_of_no_variant_are_told(tmp_path: Path) -> None:

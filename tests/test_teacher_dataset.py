@@ -291,31 +291,10 @@ def test_people_are_told_what_a_part_covers(recorded, part, teacher, tmp_path, c
     assert "WARNING" not in "\n".join(coverage.lines())
 
 
-def test_parts_of_version_1_are_read(recorded, part, tmp_path):
-    """Without warm-up, context or first steps: each slot began with a new game."""
-    path = shutil.copy(recorded.path, tmp_path / "part.h5")
-    with h5py.File(path, "r+") as file:
-        del file["context"], file["episodes/first_step"]
-        file["episodes/number"] = np.zeros_like(file["episodes/seed"])
-    seal(path, version=1)
-    with Part(path) as old:
-        assert (old.version, old.digest != part.digest) == (1, True)
-        assert old.describe()["format"] == "policy_distillation.teacher_dataset/1"
-        assert (old.steps[0] == 0).all()
-        stacks = old.observations(np.array([0, 1, 5]), np.zeros(3, int))
-        assert not stacks[0, :3].any()
-        assert (stacks[0, 3] == recorded.observations[0, 0, 3]).all()
-        assert (stacks[2] == recorded.observations[5, 0]).all()
-        window = Window(old, 1)
-        window.push(old, 0)
-    seal(path, version=2)
-    assert_refused(path)
-
-
 def test_attributes_say_where_it_came_from(teacher, recorded, part):
     with h5py.File(recorded.path) as file:
         attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in file.attrs.items()}
-    assert recorded.path.read_bytes().startswith(f"{SCHEMA}2\nsha256 {part.digest}\n".encode())
+    assert recorded.path.read_bytes().startswith(f"{SCHEMA}\nsha256 {part.digest}\n".encode())
     assert attributes["action_ids"].tolist() == [0, 1, 3, 4]
     assert json.loads(attributes["protocol"]) == asdict(SHORT)
     assert json.loads(attributes["settings"]) == asdict(PLAY)
@@ -504,7 +483,7 @@ def test_other_shapes_and_types_are_refused(recorded, part, tmp_path, name):
 def test_other_schemas_are_refused(recorded, tmp_path):
     path = tmp_path / "part.h5"
     path.write_bytes(recorded.path.read_bytes().replace(b"teacher_dataset/2", b"teacher_dataset/3", 1))
-    assert_refused(path, f"not a part of a teacher data set in the format {SCHEMA}1 or {SCHEMA}2")
+    assert_refused(path, f"not a part of a teacher data set in the format {SCHEMA}")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["data"] = np.zeros(3)
     assert_refused(tmp_path / "foreign.h5", "format")

@@ -15,6 +15,7 @@ if __name__ == "__main__":
 import numpy as np
 import tyro
 
+from .acting import EPSILON
 from .checkpoints import load_agent, protocol_name, read_metadata, save_agent
 from .evaluate import SLOTS_PER_SHARE, Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
@@ -22,7 +23,6 @@ from .exporting.onnx import OnnxAgent
 from .files import check_output, strict_json
 from .games import game_name
 from .importing.agents import describe, import_agent
-from .networks import EPSILON
 from .parts import Part
 from .protocols import ProtocolName
 from .provenance import provenance

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from .readouts import Acting
 
+EPSILON = 0.05
+"""Probability of a random action with which agents are scored and recorded (the paper)."""
+
 
 def exploration(step: int, start: float, end: float, decay_steps: int) -> float:
     """Epsilon after ``step`` agent steps: a straight line from ``start`` to ``end``, constant before and after it."""

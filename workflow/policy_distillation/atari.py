@@ -106,7 +106,7 @@ class AtariVector:
         num_threads: int | None = None,
     ) -> None:
         import torch
-        from ale_py.vector_env import AtariVectorEnv  # a second to import; the workflow's parser only needs the names
+        from ale_py.vector_env import AtariVectorEnv  # a second to import; sources and listings need the names alone
         from gymnasium.vector import AutoresetMode
 
         self.game, self.protocol, self.purpose, self.num_envs = game, protocol, purpose, num_envs

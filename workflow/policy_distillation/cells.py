@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .grid import Grid
+from .sources import NETWORK_DEFAULTS
 
 Experiment = Mapping[str, Any]
 
@@ -96,8 +97,7 @@ def scored(grid: Grid, experiment: Experiment) -> list[tuple[str, Cell]]:
 
 def distilled(grid: Grid, experiment: Experiment) -> list[Cell]:
     """The cells that learn from a teacher: all but those of Q-learning."""
-    without = grid.recipes_by("q_learning")
-    return [cell for cell in cells(experiment) if cell.recipe not in without]
+    return [cell for cell in cells(experiment) if grid.distils(cell.recipe)]
 
 
 def with_curves(grid: Grid, experiment: Experiment) -> list[Cell]:
@@ -136,21 +136,20 @@ def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
 def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
     """What an experiment's table is made by, beside its episodes.
 
-    ``students``, in the order of their files: the cell, the game, the variant, and the list of what it learnt that game
-    from. ``recipes``, by ``games/recipe``, and ``networks``: what they should have been made by.
+    ``students``, in the order of their files: the cell, the game, the variant, and the list of the ``data`` that it
+    learnt that game from. ``recipes``, by ``games/recipe``, and ``networks``: what they should have been made by.
     """
-    joint, made = grid.recipes_by("q_learning"), cells(experiment)
-    recipes = {}
+    made, recipes = cells(experiment), {}
     for cell in made:
-        settings = grid.joint_dqn(*cell[:2]) if cell.recipe in joint else grid.recipe(cell.recipe)
+        settings = grid.recipe(cell.recipe) if grid.distils(cell.recipe) else grid.joint_dqn(*cell[:2])
         recipes["/".join(cell[:2])] = {name: value for name, value in settings.items() if name != "evaluation_episodes"}
     students = [
-        [
-            *cell,
-            game,
-            variant(grid, experiment, cell),
-            "" if cell.recipe in joint else grid.dataset_list(game, grid.recipe(cell.recipe)["teacher"]),
-        ]
+        {
+            **cell._asdict(),
+            "game": game,
+            "variant": variant(grid, experiment, cell),
+            "data": grid.dataset_list(game, grid.recipe(cell.recipe)["teacher"]) if grid.distils(cell.recipe) else "",
+        }
         for game, cell in scored(grid, experiment)
     ]
     return {
@@ -161,7 +160,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "values": against(grid, experiment),
         "claims": experiment.get("claims", []),
         "recipes": recipes,
-        "networks": {cell.network: grid.network(cell.network) for cell in made},
+        "networks": {cell.network: {**NETWORK_DEFAULTS, **grid.network(cell.network)} for cell in made},
         "whole": {**grid.network(grid.teacher(grid.games_of(experiment)[0])["network"]), "layer_norm": False},
     }
 
@@ -193,5 +192,3 @@ def results_of(grid: Grid, names: Iterable[str]) -> Iterator[str]:
     for name in names:
         yield f"<results>/table_{name}.csv"
         yield from (f"{figure}.png" for figure in figures(grid, name))
-    if any(grid.teacher_curve(game) for game in grid.games):
-        yield "<results>/figures/teacher_curves.png"

@@ -103,11 +103,7 @@ def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Ag
     """The agent in a file, in evaluation mode, and its metadata. Raises CheckpointError."""
     metadata = read_metadata(path)
     try:
-        sizes = metadata["network"]
-        shape = {name: sizes[name] for name in ("kernels", "strides", "padding") if name in sizes}  # not in older files
-        network = Network(
-            sizes["channels"], sizes["hidden"], sizes["controller"], bool(sizes.get("layer_norm")), **shape
-        )
+        network = Network(**metadata["network"])
         actions = {str(game): [int(action) for action in ids] for game, ids in metadata["actions"].items()}
         widths = [*network.channels, network.hidden, *([network.controller] if network.controller else [])]
         widths += [*network.kernels, *network.strides]

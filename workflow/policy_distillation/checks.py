@@ -5,9 +5,7 @@ Imports nothing heavy: every cluster job parses the workflow.
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -37,34 +35,36 @@ def _check_names(config: Mapping[str, Any]) -> None:
         if name in known_games():
             raise ConfigError(f"game_sets.{name}: is the name of a game, which already is the set of that game")
         for index, game in enumerate(members):
-            _check_game(f"game_sets.{name}[{index}]", game)
-    _known("teacher.network", config["teacher"]["network"], config["networks"], "network")
+            check_game(f"game_sets.{name}[{index}]", game)
+    known("teacher.network", config["teacher"]["network"], config["networks"], "network")
     for game, changes in config["teacher"]["games"].items():
-        _check_game("teacher.games", game)
+        check_game("teacher.games", game)
         if "network" in changes:
-            _known(f"teacher.games.{game}.network", changes["network"], config["networks"], "network")
+            known(f"teacher.games.{game}.network", changes["network"], config["networks"], "network")
     for game in config["evaluation"]["games"]:
-        _check_game("evaluation.games", game)
+        check_game("evaluation.games", game)
     for name, experiment in config["experiments"].items():
         where = f"experiments.{name}"
         for index, entry in enumerate(experiment["games"]):
-            _check_game(f"{where}.games[{index}]", entry, config["game_sets"])
+            check_game(f"{where}.games[{index}]", entry, config["game_sets"])
         for key, allowed in {"recipes": config["recipes"], "networks": config["networks"]}.items():
             for index, entry in enumerate(experiment[key]):
-                _known(f"{where}.{key}[{index}]", entry, allowed, key.removesuffix("s"))
+                known(f"{where}.{key}[{index}]", entry, allowed, key.removesuffix("s"))
         parts = {SINGLE, *config["recipes"], *config["networks"], *config["game_sets"]}
         for index, claim in enumerate(experiment.get("claims", [])):
             for key in ("variant", "against"):
                 for part in claim[key].split("/") if key in claim else []:
-                    _known(f"{where}.claims[{index}].{key}", part, parts, "recipe or network")
+                    known(f"{where}.claims[{index}].{key}", part, parts, "recipe or network")
 
 
-def _known(key: str, name: str, allowed: Iterable[str], kind: str) -> None:
+def known(key: str, name: str, allowed: Iterable[str], kind: str) -> None:
+    """Raise ConfigError unless a name is one of those of its kind."""
     if name not in allowed:
         raise ConfigError(f"{key}: unknown {kind} {name!r}; allowed: {', '.join(sorted(allowed))}")
 
 
-def _check_game(key: str, name: str, sets: Iterable[str] = ()) -> None:
+def check_game(key: str, name: str, sets: Iterable[str] = ()) -> None:
+    """Raise ConfigError unless a name is a game's, or one of the sets'."""
     if name in sets or name in known_games():
         return
     try:
@@ -93,12 +93,13 @@ def _check_students(grid: Grid) -> None:
     for name, experiment in grid.config["experiments"].items():
         for entry in experiment["games"]:
             for network in experiment["networks"]:
-                _check_controllers(grid, f"experiments.{name}.networks", entry, network)
+                check_controllers(grid, f"experiments.{name}.networks", entry, network)
             for recipe in experiment["recipes"]:
-                _check_learning(grid, f"experiments.{name}.recipes", entry, recipe)
+                check_learning(grid, f"experiments.{name}.recipes", entry, recipe)
 
 
-def _check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
+def check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
+    """Raise ConfigError for a network of one game where there are several."""
     networks, count = grid.config["networks"], len(grid.games_in(games))
     if count > 1 and "controller" not in networks[network]:
         fit = [key for key, sizes in networks.items() if "controller" in sizes]
@@ -107,8 +108,8 @@ def _check_controllers(grid: Grid, where: str, games: str, network: str) -> None
         )
 
 
-def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
-    """Half of one emulator, snapshots that nobody keeps, a policy that is sampled where there is none."""
+def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
+    """Raise ConfigError for half an emulator, snapshots that nobody keeps, sampling where there is no policy."""
     learning, envs = grid.recipe(recipe), grid.config["dataset"]["envs"]
     if learning["driver"] == "mix" and envs < 2:
         raise ConfigError(
@@ -133,86 +134,10 @@ def _check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
             )
 
 
-def check_target(grid: Grid, target: str) -> None:
-    """Raise ConfigError where a path below the results names a game, recipe, network or experiment that there is not.
-
-    Snakemake would say that no rule makes it, name a key that is missing, or plan the work. Other paths pass.
-    """
-    results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
-    if not path.startswith(f"{results}/"):
-        return
-    kind, *names = path.removeprefix(f"{results}/").split("/")
-    experiments = grid.config["experiments"]
-    if kind == "students" and len(names) > 3:
-        _check_student_target(grid, target, *names)
-    elif kind in ("teachers", "random", "datasets", "reference_teachers", "reference_students") and len(names) > 1:
-        game, *rest = names
-        _check_game(target, game)
-        if kind == "teachers":
-            _check_seed(target, rest[0])
-        if kind == "datasets":
-            _check_part(grid, target, game, *rest)
-        if kind == "reference_students":
-            _known(target, rest[0], grid.config["networks"], "network")
-        _check_played(target, rest[1:] if kind == "teachers" else rest, [game])
-    elif kind in ("figures", "videos") and len(names) > 1:
-        _known(target, names[0], experiments, "experiment")
-        allowed = ["scores", "curves", "profile"] if kind == "figures" else grid.games_of(experiments[names[0]])
-        _known(target, names[1].split(".")[0], allowed, f"{kind.removesuffix('s')} of that experiment")
-    elif match := re.fullmatch(r"(table|scores|aggregates|exports)_(.+?)\.(csv|md|tex|html)(\.json)?", kind):
-        _known(target, match[2], experiments, "experiment")
-
-
-def check_place(grid: Grid, target: str) -> None:
-    """Raise ConfigError for a result that would lie elsewhere: another profile's, or by another name of the folder."""
-    results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
-    own = re.search(
-        r"(?:^|/)((?:table|scores|aggregates|exports)_\w+\.(?:csv|md|tex|html)|(?:students|teachers)/.+/agent\.safetensors|"
-        r"datasets/.+/part[0-9]+\.h5|figures/.+\.(?:png|svg|pdf)|videos/.+\.mp4)$",
-        path,
-    )
-    if own and path != f"{results}/{own[1]}" and not os.path.exists(path):
-        raise ConfigError(
-            f"{target}: this configuration's results are below {results}; allowed: {results}/{own[1]}, or the "
-            f"--profile or --configfile whose results lie there"
-        )
-
-
-def _check_student_target(
-    grid: Grid, target: str, games: str, recipe: str, network: str, seed: str, *rest: str
-) -> None:
-    _check_game(target, games, grid.config["game_sets"])
-    _known(target, recipe, grid.config["recipes"], "recipe")
-    _known(target, network, grid.config["networks"], "network")
-    _check_seed(target, seed)
-    _check_played(target, rest, grid.games_in(games))
-    _check_controllers(grid, target, games, network)
-    _check_learning(grid, target, games, recipe)
-
-
-def _check_seed(target: str, seed: str) -> None:
-    match = re.fullmatch("seed(0|[1-9][0-9]*)", seed)
-    if not match or int(match[1]) >= 2**32:
-        raise ConfigError(f"{target}: unknown seed {seed!r}; allowed: seed0, seed1, ..., seed{2**32 - 1}")
-
-
-def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> None:
-    """An agent's scores or exports on a game that it does not play."""
-    if len(names) == 2 and names[0] in ("scores", "onnx"):
-        _known(target, names[1].split(".")[0], games, "game of that agent")
-
-
-def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
-    parts = len(grid.dataset_parts(game, "online" if names[0] == "online" else "final"))
-    match = re.fullmatch(r"part([0-9]+)\.h5", names[-1])
-    if match and match[1] not in map(str, range(parts)):
-        raise ConfigError(f"{target}: unknown part {match[1]}; allowed: 0 to {parts - 1}")
-
-
 def _check_against(grid: Grid) -> None:
     """Variants that the experiment's figure has no place for."""
     fit = dict.fromkeys(("temperature", "logits_temperature"), grid.recipes_by("kl"))
-    fit["data"] = [name for name in grid.config["recipes"] if name not in grid.recipes_by("q_learning")]
+    fit["data"] = [name for name in grid.config["recipes"] if grid.distils(name)]
     for name, experiment in grid.config["experiments"].items():
         against = experiment.get("against", "")
         for recipe in experiment["recipes"] if against in fit else []:

@@ -1,7 +1,4 @@
-"""Cost, before anything is launched: what every job does, and the hours that it takes at rates that were measured.
-
-Imports nothing heavy: every cluster job parses the workflow.
-"""
+"""Cost, before anything is launched: what every job does, and the hours that it takes at rates that were measured."""
 
 from __future__ import annotations
 
@@ -44,10 +41,10 @@ def plan(grid: Grid) -> Iterator[Cost]:
     """The jobs of the experiments."""
     data = grid.config["dataset"]
     students = list(dict.fromkeys(cell for entry in grid.config["experiments"].values() for cell in cells(entry)))
-    online = {
-        game
+    learnt = {
+        (game, grid.recipe(cell.recipe)["teacher"])
         for cell in students
-        if grid.recipe(cell.recipe)["teacher"] == "online"
+        if grid.distils(cell.recipe)
         for game in grid.games_in(cell.games)
     }
     for game in grid.games:
@@ -57,8 +54,9 @@ def plan(grid: Grid) -> Iterator[Cost]:
             games = settings["steps"] // teacher["evaluate_every"] * teacher["evaluation_episodes"]
             work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games}
             yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB)
-        for rule, parts in (("dump_dataset", data["parts"]), ("dump_online_dataset", teacher["snapshots"])):
-            if rule == "dump_dataset" or game in online:
+        for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
+            if (game, kind) in learnt:
+                parts = len(grid.dataset_parts(game, kind))
                 steps = parts * data["hours_per_part"] * data["steps_per_hour"]
                 before = parts * data["envs"] * min(data["warmup_steps"], STEPS_BEFORE)
                 disk = steps * BYTES_PER_STEP / 1e9
@@ -84,7 +82,7 @@ def training(grid: Grid, cell: Cell) -> Cost:
         scored = settings["steps"] // settings["evaluate_every"] * games * learning["evaluation_episodes"]
         work = reinforcement("dqn", settings, network) | {"evaluate": scored}
         return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
-    hours = games * data["parts"] * data["hours_per_part"]
+    hours = sum(grid.hours(game, cell.recipe) for game in grid.games_in(cell.games))
     share = relative("distill", learning["optimizer"], learning["batch_size"], network)
     work = {
         "distill": hours * learning["updates_per_hour"] * share,

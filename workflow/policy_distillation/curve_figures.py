@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,15 @@ from .statistics import unsteadiness
 UNITS = {"step": "agent steps", "update": "updates"}
 Curves = Mapping[str, Mapping[str, Sequence[pd.DataFrame]]]
 """The rows of each seed's progress.csv, by game and by agent's name."""
+
+
+def read_curves(facts: Mapping[str, Any], paths: Sequence[str]) -> Curves:
+    """Those of an experiment's students, whose files come in the order of the facts (cells.figure_facts)."""
+    curves: dict[str, dict[str, list[pd.DataFrame]]] = {game: {} for game in facts["games"]}
+    for (games, variant), path in zip(facts["curves"], paths, strict=True):
+        for game in games:
+            curves[game].setdefault(variant, []).append(pd.read_csv(path))
+    return curves
 
 
 def learning_curves(curves: Curves, levels: Mapping[str, float] | None = None) -> Figure:

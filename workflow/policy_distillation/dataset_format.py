@@ -20,9 +20,6 @@ of times, so a student can read a part hour by hour::
 Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance; outputs,
 what q_values are (``logits`` of a teacher that has a policy), and acting, how the teacher chose its actions
 (:mod:`.readouts`). The first line of the file names the format, the second the SHA-256 of what follows.
-
-In version 1 every slot began with a new game: there is no ``context`` and no ``first_step``, but ``number``, how many
-games the slot had finished, and ``seed`` is the slot's.
 """
 
 from __future__ import annotations
@@ -41,9 +38,7 @@ from .atari import SIDE, STACK
 from .hdf5 import open_hdf5
 from .readouts import MOST_ACTIONS, Readout
 
-VERSIONS = (1, 2)
-"""Those that can be read; the last is written."""
-SCHEMA = "policy_distillation.teacher_dataset/"
+SCHEMA = "policy_distillation.teacher_dataset/2"
 USER_BLOCK = 512
 """Bytes before the HDF5 data: format and digest, in plain text."""
 CHUNK = 64
@@ -58,7 +53,6 @@ EPISODE_FIELDS = {
     "return": "f8",
     "complete": "b1",
 }
-EPISODE_FIELDS_1 = {**{name: kind for name, kind in EPISODE_FIELDS.items() if name != "first_step"}, "number": "i8"}
 ATTRIBUTES = ("game", "protocol", "action_ids", "part", "hours", "seed", "teacher", "settings", "provenance")
 
 
@@ -66,7 +60,7 @@ class DatasetError(ValueError):
     """A file that is no intact part of a teacher data set. The message is one line for the user."""
 
 
-def seal(path: Path, version: int = VERSIONS[-1]) -> None:
+def seal(path: Path) -> None:
     """Write the SHA-256 of all that follows into the file's first 512 bytes, which HDF5 leaves to the user.
 
     Whoever reads checks it first: libhdf5 itself may crash on a damaged file, or search it for ever. The digest shows
@@ -76,25 +70,24 @@ def seal(path: Path, version: int = VERSIONS[-1]) -> None:
         file.seek(USER_BLOCK)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        file.write(f"{SCHEMA}{version}\nsha256 {digest}\n".encode())
+        file.write(f"{SCHEMA}\nsha256 {digest}\n".encode())
 
 
-def read_seal(path: Path) -> tuple[int, str]:
-    """Version and digest as a part states them, in its first bytes. Raises DatasetError for any other file."""
+def read_seal(path: Path) -> str:
+    """The digest that a part states in its first bytes. Raises DatasetError for any other file."""
     block, _ = _read(path, whole=False)
-    written = re.match(rb"%s(\d)\nsha256 ([0-9a-f]{64})\n" % re.escape(SCHEMA.encode()), block)
-    if not written or int(written[1]) not in VERSIONS:
-        formats = " or ".join(f"{SCHEMA}{version}" for version in VERSIONS)
-        raise DatasetError(f"{path}: not a part of a teacher data set in the format {formats}")
-    return int(written[1]), written[2].decode()
+    written = re.match(rb"%s\nsha256 ([0-9a-f]{64})\n" % re.escape(SCHEMA.encode()), block)
+    if not written:
+        raise DatasetError(f"{path}: not a part of a teacher data set in the format {SCHEMA}")
+    return written[1].decode()
 
 
-def check_seal(path: Path) -> tuple[int, str]:
+def check_seal(path: Path) -> str:
     """The same of an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
-    version, stated = read_seal(path)
+    stated = read_seal(path)
     if _read(path, whole=True)[1] != stated:
         raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
-    return version, stated
+    return stated
 
 
 def _read(path: Path, whole: bool) -> tuple[bytes, str | None]:
@@ -108,7 +101,7 @@ def _read(path: Path, whole: bool) -> tuple[bytes, str | None]:
         raise DatasetError(f"{path}: unreadable ({error.strerror})") from None
 
 
-def open_verified(path: Path, version: int) -> h5py.File:
+def open_verified(path: Path) -> h5py.File:
     """The file behind a part, if everything that is read of it later is laid out as this module says.
 
     Raises DatasetError for any other file; :func:`check_seal` comes first.
@@ -118,7 +111,7 @@ def open_verified(path: Path, version: int) -> h5py.File:
     except (OSError, RuntimeError, ValueError) as error:
         raise DatasetError(f"{path}: not HDF5 ({str(error)[:200]!r})") from None
     try:
-        _verify(file, version, path.stat().st_size)
+        _verify(file, path.stat().st_size)
     except (LookupError, TypeError, ValueError, ArithmeticError, OSError, RuntimeError, AttributeError) as error:
         file.close()
         text = str(error)[:200]
@@ -127,11 +120,11 @@ def open_verified(path: Path, version: int) -> h5py.File:
 
 
 def read_readout(attributes: Mapping[str, Any]) -> Readout:
-    """What the teacher's outputs are and how it acted. Older parts do not say: Q-values, epsilon-greedy."""
-    return Readout(attributes.get("outputs", "q_values"), attributes.get("acting", "epsilon_greedy"))
+    """What the teacher's outputs are and how it acted."""
+    return Readout(attributes["outputs"], attributes["acting"])
 
 
-def _verify(file: h5py.File, version: int, size: int) -> None:
+def _verify(file: h5py.File, size: int) -> None:
     """Raise DatasetError, or whatever h5py raises, for a file that is not laid out as this module says."""
     attributes = file.attrs
     ids = np.asarray(attributes["action_ids"])
@@ -146,14 +139,13 @@ def _verify(file: h5py.File, version: int, size: int) -> None:
         _require(isinstance(json.loads(attributes[name]), dict), name, attributes[name])
     _require("name" in json.loads(attributes["protocol"]), "protocol", attributes["protocol"])
     times, slots = _array(file, "actions").shape
-    _verify_arrays(file, version, size, times, slots, len(ids))
-    if version > 1:
-        _verify_beginnings(file, slots)
+    _verify_arrays(file, size, times, slots, len(ids))
+    _verify_beginnings(file, slots)
     hours = int(attributes["hours"])
     _require(0 < hours <= times and times % hours == 0, "hours", hours)
 
 
-def _verify_arrays(file: h5py.File, version: int, size: int, times: int, slots: int, actions: int) -> None:
+def _verify_arrays(file: h5py.File, size: int, times: int, slots: int, actions: int) -> None:
     """Shapes, types and how the arrays lie in the file.
 
     Shapes alone prove nothing: HDF5 can declare terabytes in a few bytes. All but the frames lie in the file as they
@@ -164,9 +156,9 @@ def _verify_arrays(file: h5py.File, version: int, size: int, times: int, slots: 
     types = dict(STEP_ARRAYS)
     games = _array(file, "episodes/complete").shape
     _require(len(games) == 1, "episodes/complete", games)
-    for name, dtype in (EPISODE_FIELDS if version > 1 else EPISODE_FIELDS_1).items():
+    for name, dtype in EPISODE_FIELDS.items():
         shapes[f"episodes/{name}"], types[f"episodes/{name}"] = games, dtype
-    images = {"frames": times, "context": STACK - 1} if version > 1 else {"frames": times}
+    images = {"frames": times, "context": STACK - 1}
     for name, depth in images.items():
         shapes[name], types[name] = (depth, slots, SIDE, SIDE), "u1"
     for name, shape in shapes.items():

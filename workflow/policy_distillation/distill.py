@@ -96,7 +96,7 @@ class Student:
             recipe.filters_learning_rate,
         )
         self._losses = {game: recipe.loss_for((outputs or {}).get(game, "q_values")) for game in agent.actions}
-        self.sums = torch.zeros(3, device=agent.scale.device)  # loss, agreement and updates
+        self.sums = torch.zeros(3, device=agent.device)  # loss, agreement and updates
         self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 
     def update(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
@@ -105,8 +105,8 @@ class Student:
         Args:
             observations: (batch, 4, 84, 84) uint8.
         """
-        place = self.sums.device
-        values = self._steps[game](*(given.to(place, non_blocking=True) for given in (observations, teacher_q)))
+        device = self.agent.device
+        values = self._steps[game](*(given.to(device, non_blocking=True) for given in (observations, teacher_q)))
         self.sums += values
         return values[0]
 

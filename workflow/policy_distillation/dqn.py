@@ -86,8 +86,8 @@ class Learner:
 
     def update(self, batch: Batch, game: str) -> Tensor:
         """One gradient step; returns the loss and the mean Q-value as one tensor, so that a GPU is not made to wait."""
-        place = self.online.scale.device
-        values = self._steps[game](*(value.to(place, non_blocking=True) for value in vars(batch).values()))
+        device = self.online.device
+        values = self._steps[game](*(value.to(device, non_blocking=True) for value in vars(batch).values()))
         self.updates += 1
         if self.updates % self.settings.target_update_every == 0:
             self.target.load_state_dict(self.online.state_dict())
@@ -180,9 +180,8 @@ def learn(
         if updates and learner.updates == 0 and settings.input_scaling == "standardised":
             learner.standardise_inputs(replays.values(), keep_outputs=further)
         for _ in range(updates):
-            learnt = games[
-                learner.updates % len(games)
-            ]  # whoever acts: updates may always fall on the same game's turn
+            # Whoever acts: updates may always fall on the same game's turn.
+            learnt = games[learner.updates % len(games)]
             newest = learner.update(replays[learnt].sample(settings.batch_size, rng), learnt)
         outcome = env.receive()
         replays[game].append(observations[game], actions, outcome)

@@ -96,19 +96,20 @@ def _draw_bars(draw: ImageDraw.ImageDraw, left: int, moment: Moment, player: Pla
         draw.rectangle((left, top + 15, left + round(float(length) * (right - left)), top + 18), colour)
 
 
-def side_by_side(streams: Sequence[Iterator[Image.Image]], columns: int = 4) -> Iterator[Image.Image]:
-    """Pictures of several agents in rows of ``columns``; who has finished stands still until all have."""
+def side_by_side(streams: Sequence[Iterator[Image.Image]]) -> Iterator[Image.Image]:
+    """Pictures of several agents, four in a row; who has finished stands still until all have."""
     tiles = [next(stream) for stream in streams]
     playing = True
     while playing:
-        yield _tiled(tiles, columns)
+        yield _tiled(tiles)
         fresh = [next(stream, None) for stream in streams]
         playing = any(picture is not None for picture in fresh)
         tiles = [old if new is None else new for new, old in zip(fresh, tiles, strict=True)]
 
 
-def _tiled(tiles: Sequence[Image.Image], columns: int) -> Image.Image:
-    columns, rows = min(columns, len(tiles)), -(-len(tiles) // columns)
+def _tiled(tiles: Sequence[Image.Image]) -> Image.Image:
+    columns = min(4, len(tiles))
+    rows = -(-len(tiles) // columns)
     width, height = tiles[0].width + GAP, tiles[0].height + GAP
     picture = Image.new("RGB", (columns * width - GAP, rows * height - GAP), BACKGROUND)
     for place, tile in enumerate(tiles):

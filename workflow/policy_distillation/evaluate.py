@@ -30,7 +30,7 @@ from .networks import Agent, Network, Precision
 from .protocols import PROTOCOLS
 from .readouts import Readout
 from .stopping import Stopped, StopSignal
-from .training import stream
+from .training import exploration_rng, stream
 
 SLOTS_PER_SHARE = 16
 """With eight, a step takes 18% more processor time: the network's weights are read for half as many frames."""
@@ -119,7 +119,7 @@ def play_episodes(
     def play(share: int) -> list[Episode]:
         own_seed = (*np.atleast_1d(seed), share)
         env = AtariVector(game, PROTOCOLS[protocol], "play", len(slots[share]), own_seed, threads // workers)
-        rng = np.random.default_rng(np.random.SeedSequence(own_seed).spawn(1)[0])
+        rng = exploration_rng(own_seed)
         own = evaluation.epsilon if epsilon is None else epsilon
         episodes = _play_slots(agent, teacher, env, evaluation, own, rng, precision, stopped)
         return [replace(episode, slot=int(slots[share][episode.slot])) for episode in episodes]

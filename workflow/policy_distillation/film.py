@@ -18,7 +18,7 @@ from .atari import FRAME_SKIP, AtariVector, action_ids
 from .evaluate import check_actions
 from .networks import Agent, Precision
 from .protocols import PROTOCOLS, Protocol
-from .training import stream
+from .training import exploration_rng, stream
 
 FRAMES_PER_SECOND = 60
 """The emulator's, at the speed at which people play."""
@@ -84,7 +84,7 @@ def play_in_colour(
     check_actions(agent, game, action_ids(game, PROTOCOLS[protocol]))
     agent = agent.frozen(precision)
     own_seed = (*stream(seed, "evaluation"), 0)
-    rng = np.random.default_rng(np.random.SeedSequence(own_seed).spawn(1)[0])
+    rng = exploration_rng(own_seed)
     env = AtariVector(game, PROTOCOLS[protocol], "play", 1, own_seed, num_threads=1)
     try:
         observations = env.reset()

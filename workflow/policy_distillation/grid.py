@@ -41,6 +41,10 @@ class Grid:
         """What a student learns by: the defaults, and what the recipe changes."""
         return {**self.config["distillation"], **self.config["recipes"][name]}
 
+    def distils(self, recipe: str) -> bool:
+        """Whether a recipe learns from a teacher, as all do but those of Q-learning."""
+        return bool(self.config["recipes"][recipe]["loss"] != "q_learning")
+
     def recipes_by(self, loss: str) -> list[str]:
         """The recipes that learn by a loss."""
         return [name for name, entry in self.config["recipes"].items() if entry["loss"] == loss]
@@ -115,6 +119,12 @@ class Grid:
         """A game's play, part by part: by its final teacher, or each by the next snapshot of one that learned."""
         parts = self.teacher(game)["snapshots"] if teacher == "online" else self.config["dataset"]["parts"]
         return [f"{self.dataset_folder(game, teacher)}/part{part}.h5" for part in range(parts)]
+
+    def hours(self, game: str, recipe: str) -> int:
+        """Hours of a game's play that a student learns from."""
+        return len(self.dataset_parts(game, self.recipe(recipe)["teacher"])) * int(
+            self.config["dataset"]["hours_per_part"]
+        )
 
     def dataset_list(self, game: str, teacher: str = "final") -> str:
         """The file that names the parts."""

@@ -7,6 +7,7 @@ hours it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class _DrivenGame:
         state: dict[str, Any] | None,
         stop: StopSignal | None,
     ) -> None:
-        self._settings = Dataset(**{**like.settings, "hours_per_part": 1})
+        self._settings = replace(Dataset(**like.settings), hours_per_part=1)
         self._teacher = load_teacher(teacher_path, like.game, like.protocol["name"], device)
         self._digest = file_digest(teacher_path)
         self._hour = 0

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .acting import EPSILON, choose
 from .atari import SIDE, STACK
-from .readouts import Categorical, Readout
+from .readouts import Readout, Support
 
-EPSILON = 0.05
-"""Probability of a random action with which agents are scored and recorded (the paper)."""
 Precision = Literal["float32", "bfloat16"]
 Padding = Literal["valid", "same"]
 
@@ -202,8 +201,6 @@ class Agent(nn.Module):
         Returns:
             Indices into the game's actions, (batch,) or (), and the state.
         """
-        from .acting import choose
-
         if len(self.actions) != 1:
             raise ValueError(f"this agent plays {', '.join(self.actions)}: choose a game with agent.single(game)")
         images = np.asarray(observation)
@@ -259,6 +256,22 @@ def _channels_innermost(images: Tensor) -> Tensor:
 
 def _channels_last(gradient: Tensor) -> Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
+
+
+class Categorical(nn.Module):
+    """Mean of a distribution over values: softmax over atoms, times where they lie (Bellemare et al. 2017)."""
+
+    atoms: Tensor
+
+    def __init__(self, support: Support) -> None:
+        super().__init__()
+        self.register_buffer("atoms", torch.linspace(support.lowest, support.highest, support.atoms), persistent=False)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Q-values (batch, actions) for (batch, actions * atoms), the atoms of one action beside each other."""
+        distributions = logits.reshape(-1, logits.shape[1] // len(self.atoms), len(self.atoms)).softmax(2)
+        values: Tensor = (distributions * self.atoms).sum(2)
+        return values
 
 
 def _controller(network: Network, num_actions: int, readout: Readout) -> nn.Module:

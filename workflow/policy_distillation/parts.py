@@ -43,8 +43,8 @@ class Part:
 
     def __init__(self, path: Path | str) -> None:
         self.path = path = Path(path)
-        self.version, self.digest = check_seal(path)
-        self._file = open_verified(path, self.version)
+        self.digest = check_seal(path)
+        self._file = open_verified(path)
         attributes = self._file.attrs
         self.game = str(attributes["game"])
         self.action_ids = [int(action) for action in attributes["action_ids"]]
@@ -64,8 +64,7 @@ class Part:
 
     def _game_steps(self) -> NDArray[np.int32]:
         steps = np.zeros((self.times, self.slots), np.int32)
-        if self.version > 1:
-            steps[0] = self._file["episodes/first_step"][...][self._file["episodes/start"][...] == 0]
+        steps[0] = self._file["episodes/first_step"][...][self._file["episodes/start"][...] == 0]
         for time in range(1, self.times):
             steps[time] = np.where(self._ends[time - 1], 0, steps[time - 1] + 1)
         return steps
@@ -78,7 +77,7 @@ class Part:
         complete = self._file["episodes/complete"][...]
         returns = self._file["episodes/return"][...][complete]
         return {
-            "format": f"{SCHEMA}{self.version}",
+            "format": SCHEMA,
             "digest": self.digest,
             **attributes,
             "outputs": self.readout.outputs,
@@ -107,12 +106,7 @@ class Part:
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
         """The newest frames at a range of times, (stop - start, slots, 84, 84); ``start`` may be as low as -3."""
         known = self.read("frames", max(start, 0), stop)
-        return known if start >= 0 else np.concatenate([self._context()[start:], known])
-
-    def _context(self) -> NDArray[np.uint8]:
-        if self.version == 1:  # every slot begins with a new game, which has none
-            return np.zeros((STACK - 1, self.slots, SIDE, SIDE), np.uint8)
-        return self.read("context", 0, STACK - 1)
+        return known if start >= 0 else np.concatenate([self.read("context", 0, STACK - 1)[start:], known])
 
     def observations(self, times: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.uint8]:
         """What the teacher saw at (time, slot): (n, 4, 84, 84). Each is read from the file by itself; students use

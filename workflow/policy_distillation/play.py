@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from .acting import choose
 from .atari import FRAME_SKIP, AtariVector, Step
-from .networks import Agent, Precision
+from .networks import Agent
 from .protocols import Protocol
 from .stopping import Stopped, StopSignal
-from .training import generator_state, restore_generator
+from .training import exploration_rng, generator_state, restore_generator
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Play:
         """
         self._stop = stop
         self.env = AtariVector(game, protocol, "play", slots, seed)
-        self.rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
+        self.rng = exploration_rng(seed)
         self.seeds = self.env.seeds.copy()
         self.steps = np.zeros(slots, np.int64)
         self.observations = self.env.reset()
@@ -73,7 +73,6 @@ class Play:
         self,
         agent: Agent,
         epsilon: float,
-        precision: Precision = "float32",
         driver: Agent | None = None,
         driven: int = 0,
     ) -> Transition:
@@ -85,11 +84,11 @@ class Play:
         """
         self._heed()
         observations, game = self.observations, self.env.game
-        q_values = agent.q_values(observations, game, precision)
+        q_values = agent.q_values(observations, game)
         if driver is None:
             actions = choose(q_values, agent.readouts[game].acting, epsilon, self.rng)
         else:
-            wishes = driver.q_values(observations[:driven], game, precision)
+            wishes = driver.q_values(observations[:driven], game)
             drivers = choose(wishes, driver.readouts[game].acting, epsilon, self.rng)
             others = choose(q_values[driven:], agent.readouts[game].acting, epsilon, self.rng)
             actions = np.concatenate([drivers, others])

@@ -13,9 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor, nn
-
 Outputs = Literal["q_values", "logits"]
 Acting = Literal["epsilon_greedy", "sample"]
 MOST_ATOMS = 1024
@@ -48,7 +45,7 @@ class Readout:
     """``epsilon_greedy``: the largest output, or a random action with the probability that data set or evaluation say.
     ``sample``: each action with the probability that the softmax of the logits gives it; epsilon plays no part."""
     support: Support | None = None
-    """The network's last layer gives, for each action, logits over these values: see :class:`Categorical`."""
+    """The network's last layer gives, for each action, logits over these values: see :class:`networks.Categorical`."""
 
     def __post_init__(self) -> None:
         for name, value, allowed in (("outputs", self.outputs, Outputs), ("acting", self.acting, Acting)):
@@ -72,22 +69,6 @@ class Readout:
         """What :meth:`to_json` wrote. Raises ValueError, LookupError or TypeError for anything else."""
         support = content["support"]
         return Readout(content["outputs"], content["acting"], None if support is None else Support(**support))
-
-
-class Categorical(nn.Module):
-    """Mean of a distribution over values: softmax over atoms, times where they lie (Bellemare et al. 2017)."""
-
-    atoms: Tensor
-
-    def __init__(self, support: Support) -> None:
-        super().__init__()
-        self.register_buffer("atoms", torch.linspace(support.lowest, support.highest, support.atoms), persistent=False)
-
-    def forward(self, logits: Tensor) -> Tensor:
-        """Q-values (batch, actions) for (batch, actions * atoms), the atoms of one action beside each other."""
-        distributions = logits.reshape(-1, logits.shape[1] // len(self.atoms), len(self.atoms)).softmax(2)
-        values: Tensor = (distributions * self.atoms).sum(2)
-        return values
 
 
 def describe_acting(readout: Readout, epsilon: float | None = None) -> str:

@@ -110,7 +110,7 @@ def record(
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             for time in range(times):
                 # Labels are for ever, so the teacher answers in float32.
-                transition = play.step(teacher, settings.epsilon, "float32", driver, driven)
+                transition = play.step(teacher, settings.epsilon, driver, driven)
                 block[time % CHUNK] = transition.observations[:, -1]
                 arrays["q_values"][time] = transition.q_values
                 arrays["actions"][time] = transition.actions

@@ -19,43 +19,36 @@ Facts = Mapping[str, Any]
 
 
 def remarks(
-    results: Path,
-    students: Sequence[Sequence[Any]],
-    scores: Sequence[Facts],
-    teachers: Mapping[str, Facts],
-    randoms: Sequence[Facts] = (),
-    against: str | None = None,
-    recipes: Mapping[str, Facts] | None = None,
-    networks: Mapping[str, Facts] | None = None,
+    results: Path, facts: Facts, scores: Sequence[Facts], teachers: Mapping[str, Facts], randoms: Sequence[Facts]
 ) -> list[str]:
     """One sentence each.
 
     Args:
         results: where ``<results>`` is. What is no longer there, such as data sets, is not judged.
-        students: as cells.table_facts has them.
-        scores: the sidecar of each one's scores.
+        facts: what the table is made by (cells.table_facts). Snakemake makes anew what was made otherwise, but forgets
+            how it was where its own records (.snakemake) are gone.
+        scores: the sidecar of each student's scores, in the order of the facts.
         teachers: those of the teachers' scores, by game.
         randoms: those of random play's scores.
-        against: what the experiment varies.
-        recipes, networks: what students are made by now, as cells.table_facts has them. Snakemake makes anew what was
-            made otherwise, but forgets how it was where its own records (.snakemake) are gone.
     """
     found, stale, otherwise, before, fixed = [], [], [], [], set()
-    sampled = [game for game, facts in teachers.items() if facts.get("acting") == "sample"]
+    against = facts["against"]
+    sampled = [game for game, teacher in teachers.items() if teacher.get("acting") == "sample"]
     if sampled:
         found.append(f"The teachers' policies are sampled, without epsilon: {_some(sampled)}.")
-    for (*cell, game, _, listing), facts in zip(students, scores, strict=True):
-        name = f"{'/'.join(map(str, cell))} on {game}"
-        if facts.get("acting", "epsilon_greedy") != teachers[game].get("acting", "epsilon_greedy"):
+    for student, score in zip(facts["students"], scores, strict=True):
+        game, agent = student["game"], score["agent"]
+        name = "{games}/{recipe}/{network}/{seed} on {game}".format_map(student)
+        if score.get("acting", "epsilon_greedy") != teachers[game].get("acting", "epsilon_greedy"):
             otherwise.append(name)
-        outputs = (facts["agent"].get("teacher_outputs") or {}).get(game, "q_values")
+        outputs = (agent.get("teacher_outputs") or {}).get(game, "q_values")
         if against in TEMPERATURES and outputs != TEMPERATURES[against]:
             fixed.add(game)
-        games, recipe, network, _ = cell
-        now = (recipes or {}).get(f"{games}/{recipe}", {}), (networks or {}).get(network, {})
-        if any(map(_differ, (facts["agent"].get("settings"), facts["agent"].get("network")), now)):
+        recipe = facts["recipes"]["{games}/{recipe}".format_map(student)]
+        network = facts["networks"][student["network"]]
+        if _differ(agent.get("settings"), recipe) or _differ(agent.get("network"), network):
             before.append(name)
-        if listing and _stale(Path(listing.replace("<results>", str(results))), game, facts):
+        if student["data"] and _stale(Path(student["data"].replace("<results>", str(results))), game, score):
             stale.append(name)
     if otherwise:
         found.append(f"Students that act otherwise than their teacher (acting): {_some(otherwise)}.")
@@ -69,8 +62,8 @@ def remarks(
     if stale:
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
     for what, commits in {
-        "Students were made": {facts["agent"].get("commit") for facts in scores},
-        "Scores were made": {facts.get("commit") for facts in (*scores, *teachers.values(), *randoms)},
+        "Students were made": {score["agent"].get("commit") for score in scores},
+        "Scores were made": {score.get("commit") for score in (*scores, *teachers.values(), *randoms)},
     }.items():
         if len(commits) > 1:
             found.append(

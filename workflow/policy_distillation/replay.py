@@ -55,9 +55,9 @@ def gather_stacks(
     return stacks
 
 
-def pixel_moments(frames: Tensor, first: int, last: int, count: int = 4096) -> tuple[float, float]:
-    """Mean and mean square of the pixels of ``count`` evenly spaced rows of a store, from ``first`` to ``last``."""
-    pixels = frames[torch.linspace(first, last, count, device=frames.device).long()].double()
+def pixel_moments(frames: Tensor, first: int, last: int) -> tuple[float, float]:
+    """Mean and mean square of the pixels of 4,096 evenly spaced rows of a store, from ``first`` to ``last``."""
+    pixels = frames[torch.linspace(first, last, 4096, device=frames.device).long()].double()
     return float(pixels.mean()), float(pixels.square().mean())
 
 

@@ -34,11 +34,11 @@ def joint_mb(grid: Grid, games: str, recipe: str) -> int:
 
 def student_mb(grid: Grid, games: str, recipe: str) -> int:
     """A distillation job: its windows, and one hour on its way in."""
-    data, learning = grid.config["dataset"], grid.recipe(recipe)
-    hours = min(learning["window_hours"], data["parts"] * data["hours_per_part"])
+    learning = grid.recipe(recipe)
+    hours = sum(min(learning["window_hours"], grid.hours(game, recipe)) for game in grid.games_in(games))
     if learning["data"] < 1:  # short runs of steps, each behind three frames of context (sliding_window.RUN)
         hours *= min(1.0, learning["data"] * 11 / 8)
-    steps = int(len(grid.games_in(games)) * hours + 1) * data["steps_per_hour"]
+    steps = int(hours + 1) * grid.config["dataset"]["steps_per_hour"]
     return BASE_MB + int(steps * (FRAME_BYTES + 128) // 10**6)
 
 
@@ -67,6 +67,5 @@ def joint_minutes(grid: Grid, games: str, recipe: str) -> int:
 
 
 def student_minutes(grid: Grid, games: str, recipe: str) -> int:
-    data = grid.config["dataset"]
-    hours = data["parts"] * data["hours_per_part"]
-    return 60 + int(len(grid.games_in(games)) * hours * grid.recipe(recipe)["updates_per_hour"] // 6_000)
+    hours = sum(grid.hours(game, recipe) for game in grid.games_in(games))
+    return 60 + int(hours * grid.recipe(recipe)["updates_per_hour"] // 6_000)

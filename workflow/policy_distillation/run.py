@@ -3,7 +3,7 @@
 An algorithm is a generator of turns, such as a vector step or an update. The run advances it, saves its state when that
 is due or a signal came, and removes the state in the end::
 
-    run = Run(folder, "student", description, total=10_000, unit="update")
+    run = Run(folder, "student", description, total=10_000, unit="update", machine=machine)
     run.restore(student=student, rng=rng)           # as they were when the state was saved; saved again from now on
     for turn in run.turns(learn(student, data)):
         if run.shares_done(evaluations):
@@ -104,6 +104,7 @@ class Run:
         description: all that determines the result, as plain values. A state saved under another is not gone on from.
         total: units of the whole run.
         unit: ``step`` or ``update``.
+        machine: how to compute; no part of what determines the result.
     """
 
     def __init__(

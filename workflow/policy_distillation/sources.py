@@ -34,6 +34,8 @@ REFERENCE = shipped("resources/teachers")
 Source = str | Mapping[str, Any]
 """``train``, ``reference``, the path of an agent, or where another library's agent lies: see config.schema.yaml."""
 
+NETWORK_DEFAULTS = {"controller": None, "layer_norm": False}
+"""What a network of the configuration is that does not say it, as :class:`networks.Network` has it."""
 
 BESIDE_SNAPSHOTS = re.compile(
     r"replay_buffer|vecnormalize|\.replay\.pkl$"  # Stable-Baselines3, pfrl
@@ -166,7 +168,7 @@ def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[
     if not path.is_file():
         raise SourceError(f"{key}: {path} does not exist; allowed: the path of an agent.safetensors, or null")
     metadata = _check_agent(key, path, game, protocol)
-    need = {"controller": None, "layer_norm": False, **network}
+    need = {**NETWORK_DEFAULTS, **network}
     have = {name: metadata.get("network", {}).get(name) for name in need}
     if have != need:
         raise SourceError(f"{key}: {path} has the network {have}; teacher.network {teacher['network']} is {need}")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Returns = NDArray[np.float64]
 Metric = Callable[[Sequence[Returns]], Returns]
+MIDDLE = [50.0 * (1.0 - 0.95), 50.0 * (1.0 + 0.95)]
+"""The percentiles between which the middle 95% lie."""
 
 
 # A game's scores
@@ -27,9 +29,9 @@ class Estimate:
     samples: Returns
     """(resamples,)."""
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The middle of ``samples``."""
-        return _percentiles(self.samples, level)
+    def interval(self) -> tuple[float, float]:
+        """The middle 95% of ``samples``."""
+        return _percentiles(self.samples)
 
 
 def mean_return(runs: Sequence[Returns], seed: int | Sequence[int] = 0, resamples: int = 10_000) -> Estimate:
@@ -74,10 +76,10 @@ def _bootstrap_means(returns: Returns, resamples: int, rng: np.random.Generator)
     return means
 
 
-def _percentiles(values: Returns, level: float) -> tuple[float, float]:
+def _percentiles(values: Returns) -> tuple[float, float]:
     if len(values) == 0 or not np.isfinite(values).all():
         return float("nan"), float("nan")
-    low, high = np.percentile(values, [50.0 * (1.0 - level), 50.0 * (1.0 + level)])
+    low, high = np.percentile(values, MIDDLE)
     return float(low), float(high)
 
 
@@ -92,7 +94,7 @@ def geometric_mean(values: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(numbers))))
 
 
-def geometric_mean_interval(samples: Sequence[Returns], level: float = 0.95) -> tuple[float, float, float]:
+def geometric_mean_interval(samples: Sequence[Returns]) -> tuple[float, float, float]:
     """Interval of the geometric mean over games; the fraction of resamples in which a game's score was not positive.
 
     Such a resample counts as zero, which the geometric mean tends to when one of its numbers does. Left out, they would
@@ -106,7 +108,7 @@ def geometric_mean_interval(samples: Sequence[Returns], level: float = 0.95) -> 
         return float("nan"), float("nan"), float("nan")
     positive = (matrix > 0).all(axis=0)
     means = np.exp(np.log(np.where(positive, matrix, 1.0)).mean(axis=0)) * positive
-    return *_percentiles(means, level), float(1.0 - positive.mean())
+    return *_percentiles(means), float(1.0 - positive.mean())
 
 
 # Aggregates over games and runs
@@ -152,12 +154,12 @@ METRICS: Mapping[str, Metric] = {
 
 
 def stratified_bootstrap_interval(
-    games: Sequence[Returns], metric: Metric, seed: int = 0, resamples: int = 2_000, level: float = 0.95
+    games: Sequence[Returns], metric: Metric, resamples: int = 2_000
 ) -> tuple[Returns, Returns]:
-    """Percentile interval of a metric of each game's runs, which are drawn anew for each game by itself."""
-    rng = np.random.default_rng(seed)
+    """95% percentile interval of a metric of each game's runs, which are drawn anew for each game by itself."""
+    rng = np.random.default_rng(0)
     values = metric([rng.choice(runs, (resamples, len(runs))) for runs in games])
-    low, high = np.percentile(values, [50.0 * (1.0 - level), 50.0 * (1.0 + level)], axis=0)
+    low, high = np.percentile(values, MIDDLE, axis=0)
     return low, high
 
 
@@ -171,14 +173,14 @@ def _wins(ours: Returns, theirs: Returns) -> Returns:
 
 
 def probability_of_improvement(
-    first: Sequence[Returns], second: Sequence[Returns], seed: int = 0, resamples: int = 2_000, level: float = 0.95
+    first: Sequence[Returns], second: Sequence[Returns], resamples: int = 2_000
 ) -> tuple[float, float, float]:
     """Chance that a game played by the first beats one by the second, and its interval; a tie counts as half.
 
     Args:
         first, second: for each game the returns of the episodes, whose numbers may differ; drawn anew for each game.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     chance, samples = 0.0, np.zeros(resamples)
     for ours, theirs in zip(first, second, strict=True):
         wins = _wins(ours, theirs)
@@ -186,7 +188,7 @@ def probability_of_improvement(
         draws = [rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), resamples) for runs in (ours, theirs)]
         chance += wins.mean() / len(first)
         samples += ((draws[0] @ wins) * draws[1]).sum(axis=1) / wins.size / len(first)
-    return float(chance), *_percentiles(samples, level)
+    return float(chance), *_percentiles(samples)
 
 
 # Learning curves

@@ -6,6 +6,7 @@ import ctypes
 import platform
 import re
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ def prepare_process(seed: int, threads: int) -> None:
 def stream(seed: int, *names: str | int) -> tuple[int, ...]:
     """A seed for one named use, such as ("dataset", "pong", 3), independent of every other use of the same seed."""
     return (seed, *(zlib.crc32(str(name).encode()) for name in names))
+
+
+def exploration_rng(seed: int | Sequence[int]) -> np.random.Generator:
+    """Draws the random actions of whoever plays in emulators of this seed, independent of the emulators themselves."""
+    return np.random.default_rng(np.random.SeedSequence(seed).spawn(1)[0])
 
 
 def seed_weights(seed: int, *names: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 from PIL import Image
 
+from .acting import EPSILON
 from .atari import FRAME_SKIP
 from .checkpoints import load_agent, protocol_name
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
@@ -41,7 +42,7 @@ class View:
     """how the emulator is driven; the one the first agent was made under by default."""
     show: Show = "nothing"
     """what to draw beside the game: each action's value (a Q-value or a logit) or probability."""
-    epsilon: float = 0.05
+    epsilon: float = EPSILON
     """probability of a random action."""
     seed: int = 0
     """of emulators and exploration: the game is the one that `evaluate --episodes 1 --envs 1` plays."""

@@ -26,7 +26,7 @@ from policy_distillation.cells import (
     variants,
     with_curves,
 )
-from policy_distillation.checks import check_config, check_place, check_target
+from policy_distillation.checks import check_config
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
 from policy_distillation.files import hold_lock
@@ -37,6 +37,7 @@ from policy_distillation.overlays import LOCAL, lay, layers, typed
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
 from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, shipped, source_path
+from policy_distillation.targets import check_place, check_target
 
 plan_faster(workflow.output_settings.quiet)
 

@@ -1,6 +1,7 @@
 # The students in resources/students: snakemake --profile profiles/reference_students reference_students, then copy the folder.
-# The cells are those of the experiment `compression`, with its first seed.
+# The games and networks are those of the experiment `compression`; KL and seed 0, whatever else it has.
 COMPRESSION = config["experiments"].get("compression", {"games": [], "networks": []})
+STUDENTS = [(game, network) for game in COMPRESSION["games"] for network in COMPRESSION["networks"]]
 
 
 rule reference_student:
@@ -19,28 +20,12 @@ rule reference_student:
 
 rule reference_students:
     input:
-        agents=[
-            f"<results>/reference_students/{game}/{network}/agent.safetensors"
-            for game in COMPRESSION["games"]
-            for network in COMPRESSION["networks"]
-        ],
-        scores=[
-            f"<results>/reference_students/{game}/{network}/scores/{game}.csv"
-            for game in COMPRESSION["games"]
-            for network in COMPRESSION["networks"]
-        ],
+        agents=[f"<results>/reference_students/{game}/{network}/agent.safetensors" for game, network in STUDENTS],
+        scores=[f"<results>/reference_students/{game}/{network}/scores/{game}.csv" for game, network in STUDENTS],
         teachers=[here(str(shipped(f"resources/teachers/{game}/scores.csv"))) for game in COMPRESSION["games"]],
     output:
-        scores=[
-            f"<results>/reference_students/{game}/{network}/scores.csv"
-            for game in COMPRESSION["games"]
-            for network in COMPRESSION["networks"]
-        ],
-        beside=[
-            f"<results>/reference_students/{game}/{network}/scores.csv.json"
-            for game in COMPRESSION["games"]
-            for network in COMPRESSION["networks"]
-        ],
+        scores=[f"<results>/reference_students/{game}/{network}/scores.csv" for game, network in STUDENTS],
+        beside=[f"<results>/reference_students/{game}/{network}/scores.csv.json" for game, network in STUDENTS],
         sums="<results>/reference_students/SHA256SUMS",
         readme="<results>/reference_students/README.md",
     log:

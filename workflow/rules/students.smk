@@ -24,7 +24,7 @@ rule distill_student:
     benchmark:
         "<benchmarks>/distill_student/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
-        recipe=one_of(name for name in config["recipes"] if name not in grid.recipes_by("q_learning")),
+        recipe=one_of(name for name in config["recipes"] if grid.distils(name)),
     threads: config["machine"]["threads"]
     resources:
         gpu=1,

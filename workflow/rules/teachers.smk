@@ -69,9 +69,11 @@ use rule import_teacher as import_snapshots with:
     log:
         "<logs>/import_snapshots/{game}/seed{seed}.log",
     params:
-        source=lambda wc: grid.teacher(wc.game)["source"],
-        protocol=config["protocol"],
         snapshots=config["teacher"]["snapshots"],
+
+
+localrules:
+    import_snapshots,  # not inherited
 
 
 # The teachers in resources/teachers: snakemake --profile profiles/reference reference_teachers, then copy the folder.

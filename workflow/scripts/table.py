@@ -35,13 +35,13 @@ with logging_to(snakemake.log[0]):
     )
     sources = [*files.teachers, *files.randoms, *files.students]
     sidecars = {path: read_sidecar(Path(path)) for path in sources}
-    cells = [Cell(*student[:4]) for student in facts["students"]]
+    cells = [Cell(*(student[part] for part in Cell._fields)) for student in facts["students"]]
     scores = Scores(
         dict(zip(facts["games"], map(read_returns, files.teachers), strict=True)),
         dict(zip(facts["games"], map(read_returns, files.randoms), strict=True)),
         [
-            Student(cell, variant, game, read_returns(path))
-            for cell, (*_, game, variant, _), path in zip(cells, facts["students"], files.students, strict=True)
+            Student(cell, student["variant"], student["game"], read_returns(path))
+            for cell, student, path in zip(cells, facts["students"], files.students, strict=True)
         ],
     )
     values, whole = facts["values"], float("nan")
@@ -51,13 +51,10 @@ with logging_to(snakemake.log[0]):
     aggregates, verdicts = aggregate_table(scores), judge(scores, facts["claims"])
     said = remarks(
         Path(outputs.csv).parent,
-        facts["students"],
+        facts,
         [sidecars[path] for path in files.students],
         {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
         [sidecars[path] for path in files.randoms],
-        facts["against"],
-        facts["recipes"],
-        facts["networks"],
     )
     if strangers := unjudged(scores, facts["claims"]):
         said.append(

@@ -59,7 +59,6 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self._start = time.monotonic()
-        self._rules: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._timetable = Timetable(Counter())
         self._at_once = 1
@@ -71,7 +70,6 @@ class LogHandler(LogHandlerBase):
             self._timetable = Timetable(Counter({rule: n for rule, n in stats.items() if rule != "total"}))
         elif event == LogEvent.JOB_INFO:
             job = facts["jobid"]
-            self._rules[job] = facts["rule_name"]
             # Started where its announcement is heard: `Execute jobs` comes before it and has no names.
             self._timetable.start(job, facts["rule_name"], now)
             self._names[job] = " ".join([facts["rule_name"], "/".join(map(str, dict(facts["wildcards"]).values()))])

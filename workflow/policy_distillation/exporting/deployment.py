@@ -20,6 +20,7 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from ..acting import EPSILON
 from ..atari import SIDE, STACK
 from ..checkpoints import load_agent, protocol_name
 from ..evaluate import Actor, Evaluation, play_episodes
@@ -160,7 +161,7 @@ def main(
     agents: Annotated[tuple[Path, ...], tyro.conf.Positional],
     episodes: int = 64,
     envs: int = 16,
-    epsilon: float = 0.05,
+    epsilon: float = EPSILON,
     seed: int = 0,
     threads: int = 2,
     output: Path = Path("deployment.csv"),

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..acting import EPSILON
 from ..files import file_digest
-from ..networks import EPSILON
 from ..parts import Part
 from ..recording import Dataset, dump_part
 from . import ExportError

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..acting import EPSILON
 from ..atari import SIDE, STACK
 from ..files import atomic_path
 from ..importing.declarations import Declaration
 from ..importing.libraries import LIBRARIES
-from ..networks import EPSILON, Agent, Network
+from ..networks import Agent, Network
 from ..readouts import Readout
 from . import ExportError
 

@@ -4,7 +4,7 @@ A declaration names the layers of a network: convolutions, one or two hidden lay
 not of that kind cannot be imported. A duelling network is of that kind: its streams, side by side, are one hidden
 layer, and Q = V + A - mean(A) is linear in them (Wang et al. 2016, equation 9). So are quantiles, whose mean is linear
 in them, and noisy layers without their noise. What is left of C51 is its last step, which
-:class:`~policy_distillation.readouts.Categorical` does.
+:class:`~policy_distillation.networks.Categorical` does.
 """
 
 from __future__ import annotations
