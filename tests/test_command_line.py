@@ -18,7 +18,7 @@ from conftest import ROOT
 from policy_distillation import atari
 from policy_distillation.__main__ import main
 from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
-from policy_distillation.exporting import deployment
+from policy_distillation.exporting import ExportError, deployment
 from policy_distillation.exporting.libraries import export_cleanrl
 from policy_distillation.importing import agents as importing
 from policy_distillation.networks import Agent, Network
@@ -391,6 +391,62 @@ def test_options_that_would_do_nothing_are_refused(run, arguments, message):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--revision", "main"], "--revision main; allowed: a full commit, 40 hex digits"),
+        (["--revision", "0" * 40], "a/b is on the hub, so the key 'file' (--hub-file) must name the file in it"),
+        (["--hub-file", "x"], "--hub-file belongs to --revision"),
+        (["--from", "sb3", "--mapping", "m.yaml"], "--from sb3 means nothing beside --mapping"),
+        (["--actions"], "--actions needs the ALE ids of the outputs"),
+    ],
+)
+def test_an_import_names_the_option_that_is_wrong(run, arguments, message):
+    assert message in run("import", "a/b", "--game", "pong", *arguments)
+
+
+@pytest.mark.parametrize("option", [["--name", "nonsense"], ["--replay", "no.mp4"], ["--teachers", "no.safetensors"]])
+def test_the_hubs_folder_is_refused_before_games_are_played(run, monkeypatch, option):
+    monkeypatch.setattr("policy_distillation.exporting.hub.play_episodes", played)
+    assert run("export", STUDENT, "--to", "hub-folder", "--episodes", "16", *option).startswith("error: ")
+
+
+def test_a_table_of_somebody_elses_is_refused_before_anything_is_measured(monkeypatch, part, tmp_path):
+    monkeypatch.setattr(deployment, "play_episodes", played)
+    (tmp_path / "mine.csv").write_text("model,score\nx,1\n")
+    with pytest.raises(ExportError, match=r"mine\.csv: not a table that this command wrote"):
+        deployment.main(part, (part.with_name("agent.safetensors"),), output=tmp_path / "mine.csv")
+
+
+def test_a_zip_is_called_as_it_was_asked_for(run):
+    """What follows a dot need not be an ending."""
+    assert run("export", TEACHER, "--to", "sb3", "--output", "freeway-v1.2") is None
+    assert [path.name for path in Path().iterdir()] == ["freeway-v1.2.zip"]
+
+
+@pytest.mark.parametrize("game", ["nosuch", "combat"])
+def test_an_agent_of_what_is_no_game_is_told_in_a_line(run, game):
+    """ale-py would end the process for one of them."""
+    facts = {"protocol": asdict(PROTOCOLS["paper2015"])}
+    save_agent(Path("agent.safetensors"), Agent(Network((4, 4, 4), 8), {game: (0, 1)}), facts)
+    for command in ("evaluate", "record"):
+        assert run(command, "agent.safetensors") == f"error: {game}: no game of ale-py's that one player plays"
+
+
+@pytest.mark.parametrize("facts", [{"settings": None}, {"teachers": ["x"]}])
+def test_an_agent_that_describes_itself_oddly_is_refused(run, facts):
+    facts = {"kind": "student", "protocol": asdict(PROTOCOLS["paper2015"]), **facts}
+    save_agent(Path("agent.safetensors"), Agent(Network((4, 4, 4), 8), {"pong": (0, 1)}), facts)
+    assert "damaged (TypeError" in run("evaluate", "agent.safetensors")
+
+
+def test_the_median_of_an_even_number_of_games_lies_between_two(run, monkeypatch, capsys):
+    returns = [atari.Episode(slot, 0, 0, value, 1, False) for slot, value in enumerate((20.0, 16.0))]
+    monkeypatch.setattr("policy_distillation.__main__.play_episodes", lambda *_: returns)
+    assert run("evaluate", STUDENT, "--episodes", "2", "--envs", "2") is None
+    assert "(lowest 16, median 18, highest 20)" in capsys.readouterr().out
+
+
 # Commands that are printed
 
 
@@ -404,5 +460,6 @@ def test_printed_commands_can_be_typed_as_they_are(run, capsys, tmp_path):
     logits = ROOT / "resources/students/pong/dqn/agent.safetensors"
     assert run("export", logits, "--to", "cleanrl", "--output", path) is None
     command = capsys.readouterr().out.splitlines()[0].split("back here say so: ")[1]
-    assert shlex.split(command) == ["import", str(path), "--game", "pong", "--outputs", "logits"]
+    told = ["--outputs", "logits", "--protocol", "paper2015"]
+    assert shlex.split(command) == ["import", str(path), "--game", "pong", *told]
     assert run(*shlex.split(command)) is None

@@ -135,6 +135,19 @@ def test_scores_that_are_missing_altered_or_anothers_are_refused(student, monkey
     refused("no repository on the hub", "--name", "a b/c")
     write_sidecar(csv, {"agent": {"digest": "other"}})
     refused("the scores of another agent")
+    whose = {"agent": {"digest": load_agent(student)[1]["digest"]}, "protocol": "paper2015"}
+    for facts, message in (
+        ({"protocol": "sb3"}, "played with protocol sb3; the hub's scores are with paper2015: --episodes 32"),
+        ({"evaluation": {"starts": "teacher", "epsilon": 0.05}}, "played with starts teacher; .* noop"),
+        ({"evaluation": {"starts": "noop", "epsilon": 0.5}}, "played with epsilon 0.5; .* 0.05"),
+        ({"acting": "sample"}, "played with acting sample; .* epsilon_greedy"),
+    ):
+        write_sidecar(csv, whose | facts)
+        refused(message)
+    for content in ("", "return\n", 'return\n1\n""\n'):
+        csv.write_text(content)
+        write_sidecar(csv, whose)
+        refused("expected a column 'return', of numbers")
     csv.write_text("return\n21\n")
     refused("altered since it was written")
     Path(f"{csv}.json").unlink()

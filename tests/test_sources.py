@@ -60,6 +60,7 @@ def test_what_lies_beside_snapshots_is_none(tmp_path):
     kept = ["100_checkpoint", "20_model.zip", "pong_v5_3.cleanrl_model", "ckpt.7"]
     beside = ["100_checkpoint.replay.pkl", "0.monitor.csv", "events.out.tfevents.1700000000.host.1.0", ".ckpt.8"]
     beside += ["rl_model_replay_buffer_8_steps.pkl", "rl_model_vecnormalize_8_steps.pkl", "rl-video-step-900.mp4"]
+    beside += ["model_optimizer_100.pt", "_stable_baselines3_version"]
     for name in (*kept, *beside, "notes"):
         (tmp_path / name).touch()
     assert [path.name for _, path in sources.snapshots(tmp_path)] == [kept[2], kept[3], kept[1], kept[0]]
@@ -90,7 +91,7 @@ REVISION = {"hub": "sb3/dqn-PongNoFrameskip-v4", "revision": "0" * 40}
         ),
         ({"from": "sb3", "path": ".", "revision": "0"}, "'revision' belongs to 'hub'"),
         ({"from": "sb3", "hub": "sb3/x"}, "sb3/x needs a 'revision', the commit that you looked at"),
-        ({"from": "pfrl", **REVISION}, "is on the hub, so the key 'file' must name the file in it"),
+        ({"from": "pfrl", **REVISION}, "is on the hub, so the key 'file' (--hub-file) must name the file in it"),
         ({"from": "mapping", "path": "."}, "'mapping', a YAML file that describes the network, belongs to"),
         ({"from": "sb3", "path": ".", "mapping": "."}, "belongs to 'from: mapping'"),
         ({"from": "mapping", "path": ".", "mapping": "none.yaml"}, "from mapping: none.yaml does not exist"),

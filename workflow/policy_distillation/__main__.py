@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,7 +29,7 @@ from .protocols import ProtocolName
 from .provenance import provenance
 from .readouts import Acting, Outputs, describe_acting
 from .sidecar import read_sidecar, sidecar_path
-from .sources import check_import
+from .sources import SourceError, check_import
 from .training import prepare_process, select_device, select_precision, stream
 from .watch import record, watch
 
@@ -109,10 +110,10 @@ def evaluate(
             stream(seed, "evaluation"),
             select_precision("auto", place),
         )
-        returns = sorted(episode.episode_return for episode in played)
+        returns = [episode.episode_return for episode in played]
         error = np.std(returns, ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else float("nan")
         print(f"{name}: mean return {mean_return(played):.2f} ± {error:.2f} over {len(played)} episodes", end=" ")
-        print(f"(lowest {returns[0]:g}, median {returns[len(returns) // 2]:g}, highest {returns[-1]:g});", end=" ")
+        print(f"(lowest {min(returns):g}, median {np.median(returns):g}, highest {max(returns):g});", end=" ")
         print(describe_acting(player.readouts[name], epsilon))
 
 
@@ -153,6 +154,14 @@ def import_(
         output: where the agent goes.
         episodes: games to play and score it on, a multiple of 16; none by default.
     """
+    if revision and not re.fullmatch("[0-9a-f]{40}", revision):
+        raise SourceError(f"--revision {revision}; allowed: a full commit, 40 hex digits")
+    if hub_file and not revision:
+        raise SourceError("--hub-file belongs to --revision; another file is named as it is")
+    if mapping and library:
+        raise SourceError(f"--from {library} means nothing beside --mapping, which describes the network")
+    if actions is not None and not actions:
+        raise SourceError("--actions needs the ALE ids of the outputs, such as --actions 0 1 3 4")
     source = {
         "from": "mapping" if mapping else library,
         "hub" if revision else "path": file,

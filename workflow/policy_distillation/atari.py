@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .games import known_games
 from .protocols import Protocol
 
 STACK = 4
@@ -67,13 +68,15 @@ class Step:
 
 
 def action_ids(game: str, protocol: Protocol) -> list[int]:
-    """The ALE ids of the actions that an agent chooses from, in order."""
+    """The ALE ids of the actions that an agent chooses from, in order. Raises ValueError for a game that is none."""
     import ale_py
 
+    if game not in known_games():
+        raise ValueError(f"{game}: no game of ale-py's that one player plays")
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     ale = ale_py.ALEInterface()
     rom = ale_py.roms.get_rom_path(game)
-    assert rom is not None, game
+    assert rom is not None
     ale.loadROM(rom)
     actions = ale.getLegalActionSet() if protocol.full_action_space else ale.getMinimalActionSet()
     return [int(action.value) for action in actions]

@@ -112,6 +112,9 @@ def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Ag
             raise ValueError(f"impossible layer sizes {widths[:20]}")
         if network.padding not in ("valid", "same"):
             raise ValueError(f"unknown padding {network.padding!r}")
+        for name in ("settings", "teachers"):  # what others read of it
+            if not isinstance(metadata.get(name, {}), dict):
+                raise TypeError(f"{name} cannot be {str(metadata[name])[:100]!r}")
         if not actions or not all(0 < len(ids) <= MOST_ACTIONS for ids in actions.values()):
             raise ValueError(f"every game needs 1 to {MOST_ACTIONS} actions")
         readouts = _readouts(metadata.get("readouts", {}), actions)

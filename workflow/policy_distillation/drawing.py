@@ -42,7 +42,7 @@ def player(agent: Agent, metadata: Mapping[str, Any], game: str) -> Player:
     settings = metadata.get("settings", {})
     student = metadata.get("kind") == "student"
     return Player(
-        title=f"Student ({settings.get('loss', '?').upper()})" if student else "Teacher",
+        title=f"Student ({str(settings.get('loss', '?')).upper()})" if student else "Teacher",
         subtitle=f"{agent.parameter_count:,} parameters",
         actions=tuple(ale_py.Action(action).name for action in agent.actions[game]),
         temperature=1.0 if agent.readouts[game].outputs == "logits" else KL.temperature,

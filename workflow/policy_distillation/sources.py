@@ -38,7 +38,8 @@ NETWORK_DEFAULTS = {"controller": None, "layer_norm": False}
 """What a network of the configuration is that does not say it, as :class:`networks.Network` has it."""
 
 BESIDE_SNAPSHOTS = re.compile(
-    r"replay_buffer|vecnormalize|\.replay\.pkl$"  # Stable-Baselines3, pfrl
+    r"replay_buffer|vecnormalize|_stable_baselines3_version|\.replay\.pkl$"  # Stable-Baselines3, pfrl
+    r"|optimi[sz]er"
     r"|sentinel|_ckpt\.[0-9]+\.gz$"  # Dopamine: this one is complete; parts of a replay memory
     r"|tfevents|\.(csv|gif|html|json|log|md|mp4|npz|png|txt|ya?ml)$"
 )
@@ -101,7 +102,9 @@ def hub_file(source: Mapping[str, Any]) -> str:
         return f"{repository}.zip"
     if source.get("from") == "cleanrl" and repository.count("-") >= 2:  # .../PongNoFrameskip-v4-dqn_atari-seed1
         return f"{repository.split('-')[-2]}.cleanrl_model"
-    raise SourceError(f"teacher.source: {source['hub']} is on the hub, so the key 'file' must name the file in it")
+    raise SourceError(
+        f"teacher.source: {source['hub']} is on the hub, so the key 'file' (--hub-file) must name the file in it"
+    )
 
 
 def check_import(source: Mapping[str, Any]) -> None:

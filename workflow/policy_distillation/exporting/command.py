@@ -94,10 +94,10 @@ def export(
     agent, metadata = load_agent(files[0])
     protocol = read_protocol(metadata.get("protocol"), files[0])
     if to == "hub-folder":
-        from .hub import check_new, export_hub, find_scores, play_scores
+        from .hub import check_hub, export_hub, find_scores, play_scores
 
         folder = output or Path("hub")
-        check_new(folder)
+        check_hub(folder, metadata, replay, teachers, name)
         check_output(folder, folder=True)
         played = play_scores(agent, protocol.name, episodes) if episodes else find_scores(files[0], metadata, scores)
         export_hub(files[0], folder, agent, metadata, played, replay, teachers, name)
@@ -106,7 +106,7 @@ def export(
         return
     chosen = _choose(agent, game)
     if to != "onnx":
-        _for_library(chosen, to, files[0], output)
+        _for_library(chosen, to, files[0], output, protocol.name)
     elif int8:
         _int8(chosen, metadata, files[0], output, dataset, teachers)
     else:
@@ -201,20 +201,20 @@ def _say_onnx(path: Path, game: str) -> None:
     _say_written(path)
 
 
-def _for_library(agent: Agent, to: Target, file: Path, output: Path | None) -> None:
+def _for_library(agent: Agent, to: Target, file: Path, output: Path | None, protocol: str) -> None:
     """An agent of one game as a file of CleanRL's or Stable-Baselines3's."""
     from .libraries import export_cleanrl, export_sb3
 
     (game,) = agent.actions
-    path = output or Path(f"{game}.cleanrl_model")
-    if to == "sb3":
-        path = (output or Path(game)).with_suffix(".zip")  # which Stable-Baselines3 would add
+    path = output or Path(f"{game}.{'zip' if to == 'sb3' else 'cleanrl_model'}")
+    if to == "sb3" and path.suffix != ".zip":  # by which Stable-Baselines3 looks for it
+        path = path.with_name(f"{path.name}.zip")
     check_output(path, [file])
     (export_sb3 if to == "sb3" else export_cleanrl)(agent, path)
     if agent.readouts[game].outputs == "logits":  # neither library writes down what outputs mean
         print(
             f"WARNING: its outputs are logits, which {to} takes for Q-values: so will whoever reads {path}; "
-            f"back here say so: import {shlex.quote(str(path))} --game {game} --outputs logits"
+            f"back here say so: import {shlex.quote(str(path))} --game {game} --outputs logits --protocol {protocol}"
         )
     _say_written(path)
 

@@ -29,7 +29,7 @@ from ..parts import Part
 from ..statistics import mean_return
 from ..stopping import told_in_a_line
 from ..training import prepare_process, stream
-from . import ONNX_MODULES, need
+from . import ONNX_MODULES, ExportError, need
 from .int8 import players, quantise, recorded
 from .onnx import OnnxAgent, export_onnx
 
@@ -152,8 +152,12 @@ def write_csv(rows: Sequence[Measured], path: Path) -> None:
 
 
 def read_csv(path: Path) -> list[Measured]:
-    """The rows that a CSV holds."""
-    return [Measured(**{str(key): value for key, value in row.items()}) for row in pd.read_csv(path).to_dict("records")]
+    """The rows that a CSV holds; none where there is none. Raises ExportError for another table."""
+    try:
+        rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+        return [Measured(**{str(key): value for key, value in row.items()}) for row in rows]
+    except (TypeError, ValueError):
+        raise ExportError(f"{path}: not a table that this command wrote; choose another with --output") from None
 
 
 def main(
@@ -182,6 +186,7 @@ def main(
     evaluation = Evaluation(episodes, envs, epsilon)
     need("measuring", "onnx", *ONNX_MODULES)
     check_output(output, [part, *agents])
+    measured = read_csv(output)
     with Part(part) as opened:
         game = opened.game
     for path in agents:
@@ -190,9 +195,9 @@ def main(
             files = [Path(folder, "agent.onnx"), Path(folder, "int8.onnx")]
             export_onnx(agent.single(game), metadata, files[0])
             print(f"{path}: {quantise(files[0], part, files[1], players(path, metadata), seed).describe()}")
-            rows = measure(path, game, files, part, evaluation, seed)
-        write_csv([*read_csv(output), *rows] if output.exists() else rows, output)
-    print(markdown(read_csv(output)))
+            measured += measure(path, game, files, part, evaluation, seed)
+        write_csv(measured, output)
+    print(markdown(measured))
 
 
 if __name__ == "__main__":

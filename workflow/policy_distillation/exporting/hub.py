@@ -91,7 +91,7 @@ def export_hub(
     teachers: Sequence[Path] = (),
     name: str | None = None,
 ) -> None:
-    """Write README.md, config.json, model.safetensors, results.json and replay.mp4.
+    """Write README.md, config.json, model.safetensors, results.json and replay.mp4, once :func:`check_hub` has passed.
 
     Args:
         path: the agent's file, which is copied as it is.
@@ -102,11 +102,6 @@ def export_hub(
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    if name is not None and not REPOSITORY.fullmatch(name):
-        raise ExportError(f"{name!r} is no repository on the hub; allowed: USER/REPOSITORY")
-    if replay is not None and not (replay.is_file() and replay.suffix == ".mp4" and replay.stat().st_size):
-        raise ExportError(f"{replay}: no video; allowed: an mp4, such as `record` makes")
-    check_new(folder)
     origins = [_origin(teacher, metadata) for teacher in teachers]
     bases = [origin["hub"] for origin in [metadata.get("imported", {}), *origins] if "hub" in origin]
     protocol = read_protocol(metadata.get("protocol"), path)
@@ -160,10 +155,21 @@ def export_hub(
                 shutil.copyfile(source, temporary)
 
 
-def check_new(folder: Path) -> None:
-    """Raise ExportError where something lies already: a README of one's own, or the video of another agent."""
+def check_hub(
+    folder: Path, metadata: Mapping[str, Any], replay: Path | None, teachers: Sequence[Path], name: str | None
+) -> None:
+    """Raise ExportError for what :func:`export_hub` cannot be given: before games are played for it.
+
+    In the folder nothing may lie: a README of one's own, or the video of another agent.
+    """
+    if name is not None and not REPOSITORY.fullmatch(name):
+        raise ExportError(f"{name!r} is no repository on the hub; allowed: USER/REPOSITORY")
+    if replay is not None and not (replay.is_file() and replay.suffix == ".mp4" and replay.stat().st_size):
+        raise ExportError(f"{replay}: no video; allowed: an mp4, such as `record` makes")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ExportError(f"{folder}: exists; choose another folder with --output, or remove it")
+    for teacher in teachers:
+        _origin(teacher, metadata)
 
 
 def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None) -> list[Score]:
@@ -182,19 +188,38 @@ def find_scores(path: Path, metadata: Mapping[str, Any], csv: Path | None = None
         if file is None:
             raise ExportError(f"no scores of {game}: {', '.join(map(str, candidates))}; play some with --episodes 32")
         if sidecar_path(file).exists():
-            scored = read_sidecar(file).get("agent", {}).get("digest")
-            if scored != metadata["digest"]:
-                raise ExportError(f"{file}: the scores of another agent")
+            _check_scored(file, metadata, game)
         elif file.resolve() not in [known.resolve() for known in beside]:
             raise ExportError(
                 f"{file}: {sidecar_path(file).name}, which would say whose games these are, is missing; allowed: "
                 "scores that lie beside the agent, or --episodes 32 to play some"
             )
-        frame = pd.read_csv(file)
-        if "return" not in frame or frame.empty:
-            raise ExportError(f"{file}: not the scores of an agent; expected a column 'return'")
-        found.append(Score(game, frame["return"].to_numpy(np.float64), None))
+        try:
+            returns = pd.read_csv(file)["return"].to_numpy(np.float64)
+        except (KeyError, ValueError):
+            returns = np.empty(0)
+        if not len(returns) or not np.isfinite(returns).all():
+            raise ExportError(f"{file}: not the scores of an agent; expected a column 'return', of numbers")
+        found.append(Score(game, returns, None))
     return found
+
+
+def _check_scored(file: Path, metadata: Mapping[str, Any], game: str) -> None:
+    """Raise ExportError for scores of another agent, or of games played otherwise than the card says."""
+    scored = read_sidecar(file)
+    if scored.get("agent", {}).get("digest") != metadata["digest"]:
+        raise ExportError(f"{file}: the scores of another agent")
+    evaluation, acting = scored.get("evaluation", {}), metadata.get("readouts", {}).get(game, {}).get("acting")
+    for setting, played, told in (
+        ("protocol", scored.get("protocol"), metadata["protocol"]["name"]),
+        ("acting", scored.get("acting"), acting),
+        ("starts", evaluation.get("starts"), "noop"),
+        ("epsilon", evaluation.get("epsilon"), EPSILON),
+    ):
+        if played not in (None, told) and told is not None:
+            raise ExportError(
+                f"{file}: played with {setting} {played}; the hub's scores are with {told}: --episodes 32 plays such"
+            )
 
 
 def play_scores(agent: Agent, protocol: str, episodes: int, seed: int = 0) -> list[Score]:
@@ -229,7 +254,8 @@ def _sentence(metadata: Mapping[str, Any], origins: Sequence[Mapping[str, Any]])
     for origin in [*([metadata["imported"]] if "imported" in metadata else []), *origins]:
         subject = "Its teacher" if origin in origins else "It"
         if "from" in origin:
-            place = f"`{origin['hub']}` at `{origin.get('revision')}`" if "hub" in origin else f"`{origin.get('path')}`"
+            file = Path(origin.get("path", "")).name  # where it lay is nobody's business
+            place = f"`{origin['hub']}` at `{origin.get('revision')}`" if "hub" in origin else f"`{file}`"
             sentences.append(f"{subject} was trained with {origin['from']}: {place}, SHA-256 `{origin['digest']}`.")
         else:
             sentences.append(

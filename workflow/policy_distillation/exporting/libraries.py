@@ -33,7 +33,7 @@ def export_cleanrl(agent: Agent, path: Path) -> None:
 
 
 def export_sb3(agent: Agent, path: Path) -> None:
-    """Write an agent of one game as a zip that ``DQN.load`` reads. Raises ExportError as :func:`export_cleanrl` does.
+    """Write an agent of one game as a zip that ``DQN.load`` reads; ``path`` ends in .zip. Raises as the former does.
 
     It acts as it does here, with a random action now and then unless asked for ``deterministic=True``. Its replay
     buffer has room for one transition: who trains it further gives ``DQN.load`` another ``buffer_size``.
@@ -46,7 +46,7 @@ def export_sb3(agent: Agent, path: Path) -> None:
     targets = {name.replace("q_net.", "q_net_target.", 1): tensor for name, tensor in tensors.items()}
     model.policy.load_state_dict(tensors | targets)
     model.exploration_rate = EPSILON
-    with atomic_path(path.with_suffix(".zip")) as temporary:
+    with atomic_path(path) as temporary:
         model.save(temporary)
 
 

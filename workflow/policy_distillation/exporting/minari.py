@@ -32,6 +32,7 @@ from ..atari import SIDE, STACK
 from ..files import check_output
 from ..hdf5 import open_hdf5
 from ..parts import Part
+from ..readouts import describe_acting
 from . import ExportError
 from .environment import environment_spec, read_protocol
 
@@ -167,7 +168,7 @@ def _metadata(identifier: str, parts: Sequence[Part], counts: Sequence[int], siz
         "observation_space": serialize_space(gymnasium.spaces.Box(0, 255, (STACK, SIDE, SIDE), np.uint8)),
         "action_space": serialize_space(gymnasium.spaces.Discrete(len(part.action_ids))),
         **({"env_spec": environment} if environment else {}),
-        "algorithm_name": "policy-distillation teacher, epsilon-greedy",
+        "algorithm_name": f"policy-distillation teacher, {describe_acting(part.readout)}",
         "description": (
             f"What a teacher saw, thought and did in {part.game}; its outputs are in infos['{part.readout.outputs}']. "
             "After the last action of a game that ended the observation before it is repeated, with NaN as its outputs"

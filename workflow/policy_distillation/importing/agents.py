@@ -148,7 +148,7 @@ def differences(library: str, protocol: str) -> dict[str, list[Any]]:
 
 _OUTPUTS = {
     ("plain", "q_values"): "Q-values",
-    ("plain", "logits"): "logits of a policy; a critic is left out",
+    ("plain", "logits"): "logits of a policy",
     ("quantiles", "q_values"): "Q-values, the means of its quantiles",
     ("categorical", "q_values"): "Q-values, the means of distributions over a support",
 }
@@ -161,7 +161,8 @@ def describe(agent: Agent, metadata: Mapping[str, Any]) -> str:
     readout = agent.readouts[game]
     layers = zip(network.channels, network.kernels, network.strides, strict=True)
     lines = {
-        "agent": f"{imported['agent']}: {_OUTPUTS[imported['readout']['kind'], readout.outputs]}",
+        "agent": f"{imported['agent']}: {_OUTPUTS[imported['readout']['kind'], readout.outputs]}"
+        + ("; a critic is left out" if readout.acting == "sample" else ""),
         "acts": describe_acting(readout),
         "source": f"{imported['from']}, {imported['container']}, SHA-256 {imported['digest'][:16]}...",
         "network": ", ".join(
@@ -178,7 +179,7 @@ def describe(agent: Agent, metadata: Mapping[str, Any]) -> str:
     }
     lines |= {f"note {number}": note for number, note in enumerate(imported["notes"], start=1)}
     for setting, (before, after) in imported["driven_otherwise"].items():
-        lines[f"{setting}"] = f"trained with {before}, driven with {after}"
+        lines[setting] = f"trained with {before}, driven with {after}"
     return "\n".join(f"{name:<10} {text}" for name, text in lines.items())
 
 

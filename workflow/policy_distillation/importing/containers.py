@@ -158,8 +158,8 @@ def _inflate(data: bytes) -> bytes:
 
 
 def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> dict[str, Any]:
-    """The version, whether the policy divides its inputs, and how many quantiles an action has, where it has any.
-    ``data`` is JSON; what is pickled inside it stays so."""
+    """The version, whether the policy divides its inputs and what those are, and how many quantiles an action has, if
+    any. ``data`` is JSON; what is pickled inside it stays so."""
     facts: dict[str, Any] = {}
     if "_stable_baselines3_version" in members:
         facts["stable_baselines3"] = archive.read("_stable_baselines3_version").decode("ascii", "replace").strip()[:20]
@@ -168,6 +168,7 @@ def _stable_baselines3_facts(archive: zipfile.ZipFile, members: list[str]) -> di
             raise AgentImportError(f"its member data is larger than {LARGEST_SETTINGS >> 20} MB")
         data = json.loads(archive.read("data"))
         facts["normalize_images"] = bool((data.get("policy_kwargs") or {}).get("normalize_images", True))
+        facts["observations"] = str((data.get("observation_space") or {}).get("dtype"))[:20]
         if type(data.get("n_quantiles")) is int:
             facts["n_quantiles"] = data["n_quantiles"]
     return facts

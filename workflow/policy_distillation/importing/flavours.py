@@ -21,9 +21,11 @@ from ..acting import choose
 from ..atari import FRAME_SKIP, SIDE, STACK, action_ids, slot_seeds
 from ..checkpoints import load_agent
 from ..evaluate import Evaluation, play_episodes
+from ..exporting import need
 from ..networks import Agent
 from ..protocols import PROTOCOLS, Protocol
 from ..stopping import told_in_a_line
+from .containers import AgentImportError
 
 NOOP, FIRE, RIGHT = 0, 1, 2
 """Positions in the minimal action set of a game that has FIRE, as the wrappers assume them."""
@@ -151,7 +153,10 @@ def main(agent: Annotated[Path, tyro.conf.Positional], episodes: int = 64, envs:
         envs: emulators in lockstep.
         seed: of emulators and exploration.
     """
+    need("the wrappers", "gymnasium", "cv2")
     player, _ = load_agent(agent)
+    if len(player.actions) != 1:
+        raise AgentImportError(f"{agent}: plays {', '.join(player.actions)}; allowed: an agent of one game")
     (game,) = player.actions
     evaluation = Evaluation(episodes, envs, epsilon=0.05)
     print(f"| driven as | {game} |\n|---|---|", flush=True)

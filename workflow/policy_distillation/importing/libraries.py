@@ -77,8 +77,8 @@ def _sb3() -> tuple[Declaration, ...]:
     )
 
 
-def _flax(prefix: str, output: str = "Dense_1", **changes: Any) -> Declaration:
-    return nature(numbered(f"{prefix}Conv_", "012"), f"{prefix}Dense_0", f"{prefix}{output}", layout="flax", **changes)
+def _flax(prefix: str, **changes: Any) -> Declaration:
+    return nature(numbered(f"{prefix}Conv_", "012"), f"{prefix}Dense_0", f"{prefix}Dense_1", layout="flax", **changes)
 
 
 def _cleanrl() -> tuple[Declaration, ...]:

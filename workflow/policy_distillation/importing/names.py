@@ -22,7 +22,7 @@ WRAPPERS = (
     "q_network_state_dict",
 )
 """What people and libraries put around a whole network: dictionaries and modules that compute nothing."""
-BESIDE = ("optim", "lr_scheduler", "scheduler", "scaler", "target", "model_old", "critic_optim", "grad_scaler")
+BESIDE = ("optim", "lr_scheduler", "scheduler", "target", "model_old", "critic_optim")
 """Beginnings of what lies beside a network in a training checkpoint and is no part of it."""
 NOISY = (  # (the means, what is left of the name, the noise)
     (r"\.weight_mu$", ".weight", r"\.weight_(sigma|epsilon)$"),

@@ -41,16 +41,30 @@ class BFloat16(Inert):
     __slots__ = ()
 
 
+class Mapping(Inert):
+    """A dictionary by another name: the one that it is made of, uncopied, or a new one."""
+
+    __slots__ = ()
+
+    def __new__(cls, content: object = None) -> dict[Any, Any]:  # type: ignore[misc]
+        return content if isinstance(content, dict) else {}
+
+
 class DType:
     """What a pickled ``numpy.dtype`` says: its code, such as f4, and its byte order."""
 
     __slots__ = ("code", "order")
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:
-        self.code, self.order = "bfloat16" if code is BFloat16 else str(code), "|"
+        self.code, self.order = "bfloat16" if code is BFloat16 else _text(code), "|"
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = str(state[1])
+        self.order = _text(state[1])
+
+
+def _text(value: object) -> str:
+    """Text as it is; what else a pickle puts in its place may take for ever to write down."""
+    return value if isinstance(value, str) else ""
 
 
 SIZES = {"bfloat16": 2, "f2": 2, "f4": 4, "f8": 8}
@@ -110,8 +124,8 @@ ADMITTED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): Inert,
     ("numpy", "dtype"): DType,
     ("ml_dtypes", "bfloat16"): BFloat16,
-    ("flax.core.frozen_dict", "FrozenDict"): dict,
-    ("collections", "OrderedDict"): dict,
+    ("flax.core.frozen_dict", "FrozenDict"): Mapping,
+    ("collections", "OrderedDict"): Mapping,
     ("jax._src.array", "_reconstruct_array"): JaxArray,
     ("jax._src.device_array", "reconstruct_device_array"): JaxArray,
 }
@@ -141,18 +155,13 @@ def unpickle_arrays(data: bytes) -> Any:
     return _Unpickler(io.BytesIO(data)).load()
 
 
-def widened(halves: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """float32 of the bits of bfloat16, which are its upper halves."""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
-
-
 def _array(content: bytes | bytearray, dtype: DType, shape: object, order: str) -> NDArray[np.float32]:
     if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
         raise ValueError("a damaged array")
     code = "u2" if dtype.code == "bfloat16" else dtype.code
     read = np.frombuffer(content, np.dtype(code).newbyteorder(">" if dtype.order == ">" else "<"))
     if dtype.code == "bfloat16":
-        read = widened(read)
+        read = (read.astype(np.uint32) << 16).view(np.float32)  # it is the upper half of a float32
     if math.prod(shape) != read.size:
         raise ValueError(f"an array of shape {shape} with {read.size} numbers")
     return read.reshape(shape, order="F" if order == "F" else "C").astype(np.float32)

@@ -112,7 +112,9 @@ def recognise(content: Content, library: str | None = None) -> Recognised:
         )
     declaration = replace(best.declaration, notes=(*best.declaration.notes, *notes))
     if best.library == "sb3" and content.facts.get("normalize_images") is False:
-        declaration = replace(declaration, input_divisor=1.0)
+        # Bytes as they are; anything else its environment had scaled by then, who knows by how much.
+        divisor = 1.0 if content.facts["observations"] == "uint8" else None
+        declaration = replace(declaration, input_divisor=divisor)
     return Recognised(best.library, declaration, best.tensors)
 
 

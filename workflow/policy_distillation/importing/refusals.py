@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..atari import STACK
 from .containers import AgentImportError, Tensors
@@ -13,6 +14,7 @@ from .declarations import WEIGHT, Declaration
 
 MLP = r"^(mlp_extractor\.policy_net|(q_net\.q_net|quantile_net\.quantile_net)\.\d+|action_net)\."
 NET_ARCH = r"(?:^|\.)(q_net\.q_net|quantile_net\.quantile_net)\.([0-9]{1,4})(?<!\.0)\.weight$"
+NORMALISER = r"(?i)(obs|input|pixel|image|frame|state)[a-z]*[._]([a-z]+[._])*(mean|std|var|scale|shift)"
 LISTED = 12
 """Lines of each kind in a report."""
 FOUR_FRAMES = "it remembers what it saw before; agents here see four frames and nothing else"
@@ -107,7 +109,7 @@ def _refuse_net_arch(tensors: Tensors) -> None:
 def check_tensors(declaration: Declaration, tensors: Tensors, actions: int) -> None:
     """Raise AgentImportError with a report unless a file holds exactly the declared network, in finite numbers."""
     expected = declaration.shapes(actions)
-    found = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim and not declaration.ignores(name)}
+    found = {name: tensor.shape for name, tensor in tensors.items() if not _passed_over(declaration, name, tensor)}
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in tensors]
     extra = [f"{name} {shape}" for name, shape in found.items() if name not in expected]
     wrong = [
@@ -126,6 +128,12 @@ def check_tensors(declaration: Declaration, tensors: Tensors, actions: int) -> N
         counts = ", ".join(f"{len(names)} {kind}" for kind, names in problems.items() if names)
         reasons = [f"  {reason}" for reason in _reasons(declaration, tensors, expected)]
         raise AgentImportError("\n".join([f"the tensors do not fit the network ({counts}):", *lines, *reasons]))
+
+
+def _passed_over(declaration: Declaration, name: str, tensor: NDArray[np.float32]) -> bool:
+    """What is no part of a network: what a declaration says, and single numbers, such as a count of steps, unless by
+    their name inputs are normalised by them."""
+    return declaration.ignores(name) or (tensor.ndim == 0 and not re.search(NORMALISER, name))
 
 
 def _reasons(declaration: Declaration, tensors: Tensors, expected: dict[str, tuple[int, ...]]) -> Sequence[str]:

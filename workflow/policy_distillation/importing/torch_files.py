@@ -27,6 +27,8 @@ FORGOTTEN = (
 )
 """Names of what often lies beside the weights, such as a best score or arguments: each stands for a class of this
 project that takes anything and forgets it."""
+COPYING = ("collections.OrderedDict", "collections.Counter", "builtins.set", "torch.Size")
+HARMLESS = (*FORGOTTEN, "_codecs.encode", "builtins.complex", "torch.device", "torch.serialization._get_layout")
 
 
 def is_torch(members: Sequence[str]) -> bool:
@@ -46,6 +48,8 @@ def load_torch(data: bytes) -> tuple[Any, int]:
     Raises ForbiddenGlobal with the name of what the file wants built, or whatever damaged bytes lead to. The size of
     what a zip unpacks to is to be known before.
     """
+    if not data.startswith(OLD_TORCH):
+        data = _repacked(data)
     held = _check_pickles(data)
     try:
         with torch.serialization.safe_globals([(Inert, name) for name in FORGOTTEN]):
@@ -54,17 +58,42 @@ def load_torch(data: bytes) -> tuple[Any, int]:
         raise ForbiddenGlobal(_reason(str(error))) from None
 
 
+def _repacked(data: bytes) -> bytes:
+    """A zip of what Python finds in one, for torch, whose own reader may find other members in the same bytes.
+
+    Raises ValueError for two members with the same name, in whatever case: torch may take either.
+    """
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(content, "w") as copy:
+        names = archive.namelist()
+        if len({name.lower() for name in names}) < len(names):
+            raise ValueError("two members of the same name")
+        for name in names:
+            copy.writestr(name, archive.read(name))
+    return content.getvalue()
+
+
+def _copies(name: str) -> bool:
+    """Whether a function that torch lets a file call may copy much; those that make tensors see to the file's size.
+    Raises ForbiddenGlobal for those that ask for memory by a number, and for all others."""
+    if name in COPYING:
+        return True
+    if name in HARMLESS or name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_")):
+        return False
+    raise ForbiddenGlobal(_reason(f"GLOBAL {name.removeprefix('builtins.')}"))
+
+
 def _check_pickles(data: bytes) -> int:
     """Bytes that the file holds, once it is known that its pickles make something bearable."""
     if data.startswith(OLD_TORCH):
         file = io.BytesIO(data)
         for _ in range(5):  # a number, a version, the system, the tree, the names of its storages
-            check_pickle(file)
+            check_pickle(file, _copies)
         return len(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for member in archive.infolist():  # of several with the name, in whatever case, torch may take any
-            if member.filename.lower().endswith("data.pkl"):
-                check_pickle(io.BytesIO(archive.read(member)))
+        for name in archive.namelist():
+            if name.lower().endswith("data.pkl"):
+                check_pickle(io.BytesIO(archive.read(name)), _copies)
         return unpacked_size(archive)
 
 
