@@ -394,3 +394,14 @@ def test_random_actions_last_as_long_as_the_zeta_distribution_says():
     counts = np.bincount(lengths, minlength=longest + 1)[1 : longest + 1]
     assert counts / counts.sum() == pytest.approx(expected, abs=0.04)
     assert len(lengths) > 500
+
+
+def test_a_game_that_ends_by_itself_at_the_frame_cap_is_not_cut():
+    actions = random_actions(4, 400)
+    _, steps = play(make(protocol=NO_NOOPS), actions)
+    (length,) = {step.episodes[0].length for step in steps if step.episodes and step.episodes[0].number == 0}
+    _, steps = play(make(protocol=replace(NO_NOOPS, max_episode_frames=4 * length)), actions[:length])
+    (episode,) = steps[-1].episodes
+    assert (episode.length, episode.truncated) == (length, False)
+    assert steps[-1].terminations[0]
+    assert not steps[-1].truncations[0]

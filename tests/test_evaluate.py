@@ -362,3 +362,26 @@ def test_table_has_one_row_an_episode():
         [11, 0, 0, 3.0, 120, False, "breakout", "paper2015"],
         [12, 1, 0, 400.0, 27000, True, "breakout", "paper2015"],
     ]
+
+
+def test_no_two_evaluations_of_a_run_play_the_same_games(monkeypatch):
+    seeds = []
+
+    def played(agent, game, protocol, evaluation, seed, *arguments, **options):
+        seeds.append(tuple(seed))
+        return [Episode(0, 0, 0, 1.0, 1, False)]
+
+    monkeypatch.setattr(evaluate, "play_episodes", played)
+    for seed in (0, 1):
+        for step in (40, 80):
+            evaluate.progress_returns(
+                Agent(TINY, {"qbert": range(6)}), "paper2015", Evaluation(1, 1, 0.05), seed, step, "float32"
+            )
+    assert len(set(seeds)) == 4
+
+
+def test_shares_explore_differently(scripted):
+    scripted([[200]] * 16)
+    play_episodes(Chooser(0), "breakout", "paper2015", Evaluation(32, 32, 1.0), seed=0)
+    first, second = sorted(ScriptedVector.made, key=lambda env: env.seed)
+    assert all(one[0] != other[0] for one, other in zip(first.log, second.log, strict=True))

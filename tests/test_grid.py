@@ -303,3 +303,33 @@ def test_the_laptops_run_is_a_part_of_the_study() -> None:
     assert made < wanted
     assert {cell.seed for _, cell in made} == {0}
     assert {cell.seed for _, cell in wanted} == {0, 1, 2}
+
+
+def test_the_work_of_a_plan():
+    entry = {"title": "-", "games": ["multi3"], "recipes": ["kl", "joint_dqn"], "networks": ["multi3"], "seeds": [0]}
+    jobs = list(cost.plan(Grid({**CONFIG, "experiments": {"mine": entry}})))
+    teacher, parts, joint, student = (
+        next(job for job in jobs if job.rule == rule)
+        for rule in ("train_teacher", "dump_dataset", "train_joint_dqn", "distill_student")
+    )
+    settings, learning = CONFIG["teacher"], PAPER.recipe("kl")
+    scored = settings["dqn"]["steps"] // settings["evaluate_every"]
+    assert teacher.work["evaluate"] == scored * settings["evaluation_episodes"]
+    assert joint.work["evaluate"] == 3 * scored * 3 * PAPER.recipe("joint_dqn")["evaluation_episodes"]
+    assert student.work["evaluate"] == 3 * learning["evaluations"] * learning["evaluation_episodes"]
+    one = cost.training(PAPER, Cell("pong", "kl", "multi3", 0)).work["distill"]
+    assert student.work["distill"] == pytest.approx(3 * one)
+    before = 50 * CONFIG["dataset"]["envs"] * min(CONFIG["dataset"]["warmup_steps"], cost.STEPS_BEFORE)
+    assert parts.work == {"dump": 500 * 54_000 + before}
+    assert parts.disk_gb == pytest.approx(500 * 54_000 * 72e-9)
+
+
+def test_an_online_students_data_are_its_own():
+    facts = cells.table_facts(PAPER, EXPERIMENTS["online"])
+    data = {s["recipe"]: s["data"] for s in facts["students"] if s["game"] == "pong"}
+    assert data == {"kl": "<results>/datasets/pong/parts.txt", "kl_online": "<results>/datasets/pong/online/parts.txt"}
+
+
+def test_films_are_of_the_first_seed():
+    several = {**EXPERIMENTS["single_task"], "games": ["pong", "qbert"], "seeds": [3, 0]}
+    assert [cell[:1] + cell[3:] for cell in cells.filmed(PAPER, several, "pong")] == [("pong", 3)] * 3

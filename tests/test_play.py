@@ -235,3 +235,31 @@ def test_a_short_part_holds_every_stretch_of_the_games(tmp_path, monkeypatch):
         coverage = part.coverage()
     assert coverage.last_step > 120
     assert min(coverage.quarters) > 0.1
+
+
+def test_each_game_has_a_seed_of_its_own(monkeypatch):
+    monkeypatch.setattr("policy_distillation.play.AtariVector", Scripted)
+    agent = SimpleNamespace(
+        q_values=lambda observations, *_: np.zeros((len(observations), 4), np.float32), readouts={"breakout": Readout()}
+    )
+    play, ends = Play("breakout", PROTOCOLS["paper2015"], 8, 0), 0
+    seen = set(play.seeds.tolist())
+    for _ in range(600):
+        ends += int(play.step(agent, 0.5).step.episode_ends.sum())
+        seen |= set(play.seeds.tolist())
+    assert len(seen) == 8 + ends > 40
+
+
+def test_a_driver_explores_as_a_teacher_does(monkeypatch):
+    monkeypatch.setattr("policy_distillation.play.AtariVector", Scripted)
+    agents = [
+        SimpleNamespace(
+            q_values=lambda seen, *_, action=action: np.eye(4, dtype=np.float32)[np.full(len(seen), action)],
+            readouts={"breakout": Readout()},
+        )
+        for action in (1, 2)
+    ]
+    play = Play("breakout", PROTOCOLS["paper2015"], 8, 0)
+    actions = np.array([play.step(agents[0], 0.2, agents[1], 4).actions for _ in range(500)])
+    for slots, best in ((slice(4), 2), (slice(4, 8), 1)):
+        assert np.mean(actions[:, slots] != best) == pytest.approx(0.2 * 3 / 4, abs=0.04)

@@ -378,3 +378,29 @@ def test_online_curves_share_an_axis_and_state_their_unsteadiness() -> None:
     # A teacher from elsewhere has no curve; two seeds are two lines and one entry.
     axes = online_curves({}, {"pong": {"kl_online": [student, student]}}, {"pong": 10.0}, points=4).axes[0]
     assert axes.get_legend_handles_labels()[1] == ["kl_online: 66.7%", "the teacher's"]
+
+
+def test_what_is_better_one_way_is_worse_the_other_by_as_much():
+    rng = np.random.default_rng(0)
+    for seeds in (1, 3):
+        runs = {
+            ("pong", name): [rng.normal(mean, 5, 8) for _ in range(seeds)] for name, mean in (("kl", 10), ("mse", 9))
+        }
+        table = aggregate_table(scored({"pong": [20.0]}, runs)).query("metric == 'probability_of_improvement'")
+        kl, mse = (table[table["variant"] == name].iloc[0] for name in ("kl", "mse"))
+        assert [1 - mse[part] for part in ("high", "value", "low")] == pytest.approx(
+            [kl["low"], kl["value"], kl["high"]]
+        )
+        assert kl["low"] < kl["high"]
+
+
+def test_agents_are_resampled_independently_of_each_other():
+    """Else a teacher's luck and its student's would cancel out: of equal episodes each resample would be 100%."""
+    episodes = np.random.default_rng(0).normal(100, 20, 32)
+    low, high = scored({"pong": episodes}, {("pong", "kl"): [episodes]}).estimates["pong", "kl"]["percent"].interval()
+    assert high - low == pytest.approx(100 * 2 * 1.96 * 2**0.5 * episodes.std() / 32**0.5 / episodes.mean(), rel=0.1)
+
+
+def test_uncertainty_is_of_seeds_only_where_every_variant_has_several():
+    runs = {("pong", "kl"): [[1.0, 2.0], [2.0, 3.0]], ("pong", "mse"): [[1.0, 2.0]]}
+    assert set(aggregate_table(scored({"pong": [20.0]}, runs))["uncertain"]) == {"episodes"}
