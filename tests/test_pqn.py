@@ -201,7 +201,7 @@ def test_what_an_update_is_given(tmp_path, monkeypatch, scores):
     assert seen[0][2] > 0
     for rollout in range(6):
         first, second = seen[4 * rollout : 4 * rollout + 2], seen[4 * rollout + 2 : 4 * rollout + 4]
-        one, other = (sum((batch[-1] for batch in epoch), []) for epoch in (first, second))
+        one, other = ([target for batch in epoch for target in batch[-1]] for epoch in (first, second))
         assert sorted(one) == sorted(other)
         assert one != other  # in another order
 
