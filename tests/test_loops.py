@@ -16,7 +16,6 @@ from policy_distillation.dqn import Learner
 from policy_distillation.networks import Agent
 from policy_distillation.pqn import lambda_returns
 from policy_distillation.protocols import PROTOCOLS
-from test_dqn import TINY
 
 NO = np.zeros(2, bool)
 RUN = SimpleNamespace(restore=lambda **parts: None, device=torch.device("cpu"), done=0, precision="float32")
@@ -50,7 +49,7 @@ def test_dqn_learns_each_game_from_what_was_seen_and_done_in_it(monkeypatch):
         return torch.zeros(2)
 
     monkeypatch.setattr(Learner, "update", update)
-    agent = Agent(TINY, {"breakout": range(4), "freeway": range(3)})
+    agent = Agent(test_dqn.TINY, {"breakout": range(4), "freeway": range(3)})
     turns = dqn.learn(
         RUN, agent, {"breakout": Told(0), "freeway": Told(100)}, test_dqn.SETTINGS, np.random.default_rng(0), False
     )
@@ -91,7 +90,7 @@ def test_dqn_is_made_as_its_settings_and_the_protocol_say(monkeypatch, name):
     (replay,) = dqn.make_replays({"pong": env}, settings, torch.device("cpu")).values()
     assert (replay.slots, replay.times, replay.n_step, replay.discount) == (2, 60, 3, 0.9)
     assert replay.repeat_first_frame == (name == "cleanrl")
-    learner, made = Learner(Agent(TINY, {"pong": range(6)}), settings, "float32"), []
+    learner, made = Learner(Agent(test_dqn.TINY, {"pong": range(6)}), settings, "float32"), []
     assert [group["lr"] for group in learner.optimizer.param_groups] == [0.03, 1e-3]
     monkeypatch.setattr(dqn, "LastingExploration", lambda *given: made.append(given) or (lambda q, *_: q.argmax(1)))
     next(dqn.learn(RUN, learner.online, {"pong": env}, settings, np.random.default_rng(0), False))

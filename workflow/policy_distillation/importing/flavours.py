@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from ..acting import choose
+from ..acting import EPSILON, choose
 from ..atari import FRAME_SKIP, SIDE, STACK, action_ids, slot_seeds
 from ..checkpoints import load_agent
 from ..evaluate import Evaluation, play_episodes
@@ -158,7 +158,7 @@ def main(agent: Annotated[Path, tyro.conf.Positional], episodes: int = 64, envs:
     if len(player.actions) != 1:
         raise AgentImportError(f"{agent}: plays {', '.join(player.actions)}; allowed: an agent of one game")
     (game,) = player.actions
-    evaluation = Evaluation(episodes, envs, epsilon=0.05)
+    evaluation = Evaluation(episodes, envs, EPSILON)
     print(f"| driven as | {game} |\n|---|---|", flush=True)
     for name, protocol in PROTOCOLS.items():
         if not protocol.full_action_space:

@@ -28,7 +28,9 @@ FORGOTTEN = (
 """Names of what often lies beside the weights, such as a best score or arguments: each stands for a class of this
 project that takes anything and forgets it."""
 COPYING = ("collections.OrderedDict", "collections.Counter", "builtins.set", "torch.Size")
+"""Of what torch lets a file call: what holds a copy of what it is given."""
 HARMLESS = (*FORGOTTEN, "_codecs.encode", "builtins.complex", "torch.device", "torch.serialization._get_layout")
+"""What does not; beside them whatever rebuilds a tensor."""
 
 
 def is_torch(members: Sequence[str]) -> bool:
