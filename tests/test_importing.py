@@ -766,6 +766,8 @@ def in_a_torch_zip(content):
         (in_a_torch_zip(copied("collections\nOrderedDict", 50_000, 500)), "copies what it holds again and again"),
         (in_a_torch_zip(b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R."), "asks for 'bytearray'"),
     ],
+    # A zip holds the time, and pytest's processes must agree on names.
+    ids=["nested", "copied", "copied in a zip", "bytearray"],
 )
 def test_a_pickle_of_few_bytes_takes_neither_memory_nor_time(tmp_path, content, message):
     path = tmp_path / "x"
