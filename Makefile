@@ -44,7 +44,8 @@ redraw: env
 	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
 	mkdir -p results/$(RUN)
 	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
-	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) --allowed-rules $(REDRAWN) -- all
+	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) \
+		$(addprefix --configfile ,$(wildcard profiles/$(RUN)/kept.yaml)) --allowed-rules $(REDRAWN) -- all
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete

@@ -55,7 +55,7 @@ DQN_BATCH, DQN_ENVS = 256, 32  # one batch per vector step: 8 samples trained pe
 PQN_ENVS, PQN_STEPS, PQN_EPOCHS, PQN_BATCH = 64, 16, 2, 128
 DUMP_ENVS, DUMP_BLOCK = 40, 64  # dump_part compresses and writes after every 64 vector steps
 DISTILL_BATCH = 128
-EVALUATION_ENVS = 16
+EVALUATION_ENVS = 32  # two shares of sixteen, as config.yaml has
 DQN_NETWORK = Network((32, 64, 64), 512)
 PQN_NETWORK = Network((32, 64, 64), 512, layer_norm=True)
 WORK = {"pqn": "train", "dqn": "train", "dump": "play", "evaluate": "play"}  # as the scripts say; pieces go without
@@ -337,7 +337,6 @@ PIECES: dict[str, Contestant] = {
     "emulator_32": lambda folder: piece_emulator(DQN_ENVS),
     "emulator_64": lambda folder: piece_emulator(PQN_ENVS),
     "emulator_40": lambda folder: piece_emulator(DUMP_ENVS),
-    "emulator_16": lambda folder: piece_emulator(EVALUATION_ENVS),
     "dqn_forward": lambda folder: piece_forward(DQN_NETWORK, DQN_ENVS, "auto"),
     "pqn_forward": lambda folder: piece_forward(PQN_NETWORK, PQN_ENVS, "auto"),
     "dump_forward": lambda folder: piece_forward(DQN_NETWORK, DUMP_ENVS, "float32"),
@@ -352,7 +351,7 @@ NEEDS = {  # what is measured for each ratio's loop
     "pqn": ["pqn", "emulator_64", "pqn_forward", "pqn_update"],
     "dump": ["dump", "emulator_40", "dump_forward"],
     "distill": ["distill", "distill_update"],
-    "evaluate": ["evaluate", "emulator_16", "evaluate_forward"],
+    "evaluate": ["evaluate", "emulator_32", "evaluate_forward"],
 }
 
 
@@ -380,7 +379,7 @@ def add_derived(rates: dict[str, float]) -> None:
     if "distill" in rates:
         rates["distill_over_ceiling"] = rates["distill"] / rates["distill_update"]
     if "evaluate" in rates:
-        rates["evaluate_ceiling"] = ceiling(EVALUATION_ENVS, "emulator_16", "evaluate_forward")
+        rates["evaluate_ceiling"] = ceiling(EVALUATION_ENVS, "emulator_32", "evaluate_forward")
         rates["evaluate_over_ceiling"] = rates["evaluate"] / rates["evaluate_ceiling"]
 
 
