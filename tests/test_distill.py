@@ -585,10 +585,11 @@ def hours(monkeypatch):
 
 
 @pytest.fixture
-def driving(base, make):
+def driving(base, make, request):
     """A part and its teacher; a student that drives begins in the middle of games."""
-    play = Dataset(HOURS, TIMES * SLOTS // HOURS, SLOTS, epsilon=0.5, warmup_steps=40)
-    return {"breakout": [make("train", settings=json.dumps(asdict(play)))]}, {
+    count = getattr(request, "param", HOURS)
+    play = Dataset(count, TIMES * SLOTS // count, SLOTS, epsilon=0.5, warmup_steps=40)
+    return {"breakout": [make("train", hours=count, settings=json.dumps(asdict(play)))]}, {
         "breakout": base.parent / "agent.safetensors"
     }
 
@@ -633,10 +634,19 @@ def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(driving, 
     recipe = replace(RECIPE, driver="student")
     run(parts, tmp_path / "whole", recipe, teachers=teachers)
     assert interrupted_at(update, parts, tmp_path / "stopped", recipe, teachers=teachers) == 143
-    kept = {int(path.stem.rsplit("-", 1)[1]) for path in (tmp_path / "stopped/state").glob("hour-*.h5")}
-    assert len(kept) <= RECIPE.window_hours + 1
     run(parts, tmp_path / "stopped", recipe, teachers=teachers)
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("driving", [6], indirect=True)
+def test_a_driving_students_hours_are_deleted_once_no_window_reaches_them(driving, tmp_path, no_play):
+    """In the fifth hour, with windows of two: the third is what the newest state needed when the fifth began."""
+    parts, teachers = driving
+    recipe = replace(RECIPE, driver="student")
+    assert interrupted_at(23, parts, tmp_path / "run", recipe, teachers=teachers, checkpoint_seconds=0) == 143
+    kept = sorted((tmp_path / "run/state").glob("hour-*.h5"))
+    assert [path.stem for path in kept] == ["hour-breakout-2", "hour-breakout-3", "hour-breakout-4"]
 
 
 @pytest.mark.slow
