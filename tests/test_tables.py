@@ -143,16 +143,18 @@ def test_written_files_say_the_same(tmp_path: Path) -> None:
     scores = papers_own_scores()
     table = experiment_table(scores, PAPER)
     readable = {"Percent": of_teachers(table, RECIPES), "Way": normalised(table, RECIPES, aggregate_table(scores))}
+    readable["Claims"] = pd.DataFrame({"claim": ["soft | sharp"], "points": [1]})
     write_tables(readable, "Losses <b>&", ["Of 2 < 3 commits."], tmp_path / "table.csv")
     markdown, latex, html = ((tmp_path / f"table.{suffix}").read_text() for suffix in ("md", "tex", "html"))
-    assert sum(line.startswith("|") for line in markdown.splitlines()) == 2 * (2 + 5)
+    assert sum(line.startswith("|") for line in markdown.splitlines()) == 2 * (2 + 5) + 3
+    assert r"soft \| sharp" in markdown
     for text in (markdown, html):
         assert "7,112.8: 155.0 [155.0, 155.0]" in text
         assert "nan" not in text
     assert "<h1>Losses &lt;b&gt;&amp;</h1>" in html
     assert "Of 2 &lt; 3 commits." in html
     assert html.count('<tr class="mean">') == 2
-    assert latex.count(r"\\") == 2 * 6
+    assert latex.count(r"\\") == 2 * 6 + 2
     assert r"KL: \% of teacher" in latex
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.html", "table.md", "table.tex"]
 

@@ -103,7 +103,8 @@ def write_tables(tables: Mapping[str, pd.DataFrame], title: str, remarks: Sequen
     """
     markdown, latex, page = [], [], []
     for caption, table in tables.items():
-        markdown += [f"{caption}\n", table.to_markdown(index=False, disable_numparse=True, stralign="right") + "\n"]
+        cells = table.replace(r"\|", r"\|", regex=True)  # a claim's words are the user's
+        markdown += [f"{caption}\n", cells.to_markdown(index=False, disable_numparse=True, stralign="right") + "\n"]
         latex += [f"% {caption}", table.to_latex(index=False, escape=True)]
         rows = table.to_html(index=False, border=0)
         for mean in (MEAN_ROW, IQM_ROW):
