@@ -5,6 +5,7 @@
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make keep    copy what is light of a run, results/$RUN, into resources/$RUN
 # make redraw  tables, figures and page of a run that is kept, resources/$RUN, made of its scores: results/$RUN
+# make study-page   the same of the study: results/study/index.html
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ unexport PIP_TARGET PIP_PREFIX
 
 REDRAWN := table figure figure_curves figure_profile figure_teacher_curves page all
 
-.PHONY: demo laptop check test keep redraw bench lint format env peers lock clean
+.PHONY: demo laptop check test keep redraw study-page bench lint format env peers lock clean
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
@@ -46,6 +47,9 @@ redraw: env
 	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) \
 		$(addprefix --configfile ,$(wildcard profiles/$(RUN)/kept.yaml)) --allowed-rules $(REDRAWN) -- all
+
+study-page:
+	@$(MAKE) redraw RUN=study
 
 # In an environment of its own: the lock, the peers, and this package.
 bench: .venv-bench/.complete
