@@ -15,6 +15,14 @@ from .games import GameError, game_name, known_games
 from .grid import Grid
 from .sources import has_snapshots
 
+MEANS_NOTHING_BUT_TO = {
+    "dqn": ("loss", "q_learning"),
+    "temperature": ("loss", "kl"),
+    "logits_temperature": ("loss", "kl"),
+    "filters_learning_rate": ("optimizer", "muon"),
+}
+"""Keys of a recipe that one loss or optimiser reads. Said for another, they would make a student anew and change nothing."""
+
 
 def check_config(config: Mapping[str, Any]) -> None:
     """Raise ConfigError unless ``config`` fits the schema and can be run."""
@@ -81,9 +89,10 @@ def _check_recipes(grid: Grid) -> None:
         others = sorted(recipe.keys() - {"loss", "dqn", "evaluation_episodes"})
         if recipe["loss"] == "q_learning" and others:
             raise ConfigError(f"{where}: {others[0]} means nothing to q_learning; allowed: dqn, evaluation_episodes")
-        if recipe["loss"] != "q_learning" and "dqn" in recipe:
-            raise ConfigError(f"{where}.dqn: means nothing to the loss {recipe['loss']}; allowed with q_learning")
         full = grid.recipe(name)
+        for key, (whose, needed) in MEANS_NOTHING_BUT_TO.items():
+            if key in recipe and full[whose] != needed:
+                raise ConfigError(f"{where}.{key}: means nothing to the {whose} {full[whose]}; allowed with {needed}")
         if full["teacher"] == "online" and full["driver"] != "teacher":
             raise ConfigError(f"{where}: teacher is online and driver {full['driver']}; allowed: driver: teacher")
 
