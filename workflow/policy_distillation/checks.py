@@ -21,7 +21,7 @@ MEANS_NOTHING_BUT_TO = {
     "logits_temperature": ("loss", "kl"),
     "filters_learning_rate": ("optimizer", "muon"),
 }
-"""Keys of a recipe that one loss or optimiser reads. Said for another, they would make a student anew and change nothing."""
+"""Keys of a recipe that one loss or optimiser reads. Said for another, they make students anew and change nothing."""
 
 
 def check_config(config: Mapping[str, Any]) -> None:
