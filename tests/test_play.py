@@ -1,10 +1,13 @@
 """Play that goes on: emulators brought back exactly, and play that begins anywhere in the games of an agent."""
 
+import importlib.util
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -263,3 +266,33 @@ def test_a_driver_explores_as_a_teacher_does(monkeypatch):
     actions = np.array([play.step(agents[0], 0.2, agents[1], 4).actions for _ in range(500)])
     for slots, best in ((slice(4), 2), (slice(4, 8), 1)):
         assert np.mean(actions[:, slots] != best) == pytest.approx(0.2 * 3 / 4, abs=0.04)
+
+
+@pytest.mark.slow
+def test_the_example_asks_the_student_about_both_players_games():
+    """docs/examples/drift.py."""
+    path = Path(__file__).resolve().parents[1] / "docs" / "examples" / "drift.py"
+    spec = importlib.util.spec_from_file_location("drift", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    one, other = make_agent(seed=0), make_agent(seed=1)
+    seen = Play("breakout", SHORT["paper2015"], 8, 0)
+    for _ in range(20):
+        seen.step(one, 1.0)
+    for agent in (one, other):  # none of its actions is always the best
+        with torch.no_grad():
+            list(agent.parameters())[-1] -= torch.from_numpy(agent.q_values(seen.observations, "breakout").mean(0))
+    same, apart = (example.drift(who, one, "breakout", SHORT["paper2015"], 2, 3) for who in (one, other))
+    assert same["agree"].all()
+    assert not same["given_up"].any()
+    assert 0 < apart["agree"].mean() < 1
+    assert (apart["given_up"] > 0).eq(~apart["agree"]).all()
+    theirs = ["player", "slot", "step", "reward"]
+    teachers = same["player"] == "teacher"
+    pd.testing.assert_frame_equal(same[teachers][theirs], apart[apart["player"] == "teacher"][theirs])
+    for _, steps in apart.groupby(["player", "slot"])["step"]:
+        assert steps.tolist() == list(range(len(steps)))  # one game, whole
+    table = example.by_stretch(apart, 50, 3)
+    assert table.index.tolist() == [0, 50, 100]
+    late = apart.query("player == 'student' and step >= 100")
+    assert table.loc[100, "agree, student plays"] == pytest.approx(late["agree"].mean())
