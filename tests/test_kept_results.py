@@ -15,14 +15,14 @@ from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-LAPTOP, WHOLE = ROOT / "resources/laptop", ROOT / "resources/whole"
+STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
 
 
 @pytest.mark.parametrize(
     ("run", "files"),
     [
         # Three experiments' tables; four games' teacher, random play and six students; four students of three games.
-        (LAPTOP, 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3),
+        (STUDY, 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
     ],
 )
@@ -58,7 +58,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
 def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str, heading: str) -> None:
     section = (ROOT / "docs/results.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", section, re.M)]
-    path = LAPTOP / f"table_{experiment}.csv"
+    path = STUDY / f"table_{experiment}.csv"
     table = pd.read_csv(path)
     variants = [name.removesuffix(".percent") for name in table.columns if name.endswith(".percent")]
     games = table[: table["game"].tolist().index(MEAN_ROW) + 1]
@@ -74,7 +74,7 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str
         (found,) = (cells for cells in shown if cells[0] == row["game"])
         assert found[3:] == expected, row["game"]
         if row["game"] != MEAN_ROW:
-            played = pd.read_csv(LAPTOP / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
+            played = pd.read_csv(STUDY / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
             assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
     told = [cells[:5] for cells in shown if cells[-1] in ("holds", "does not hold", "undecided")]
     assert told == judged(pd.DataFrame(read_sidecar(path)["claims"])).to_numpy().tolist()
@@ -83,23 +83,23 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str
 @pytest.mark.workflow
 def test_a_kept_runs_tables_and_page_are_made_again_from_its_scores_alone(tmp_path: Path) -> None:
     copy = Checkout(tmp_path / "copy")
-    shutil.copytree(LAPTOP, copy.folder / "resources/laptop", dirs_exist_ok=True)
+    shutil.copytree(STUDY, copy.folder / "resources/study", dirs_exist_ok=True)
 
     def redraw() -> subprocess.CompletedProcess[str]:
-        command = ["make", "-f", ROOT / "Makefile", "-o", "env", "redraw", "RUN=laptop"]
+        command = ["make", "-f", ROOT / "Makefile", "-o", "env", "redraw", "RUN=study"]
         return subprocess.run(
             command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True, check=False
         )
 
-    done, results = redraw(), copy.folder / "results/laptop"
+    done, results = redraw(), copy.folder / "results/study"
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    kept = sorted(LAPTOP.glob("*.csv"))
+    kept = sorted(STUDY.glob("*.csv"))
     assert kept
     for path in kept:
         pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(results / path.name), rtol=1e-4)
-    assert {path.relative_to(LAPTOP) for path in LAPTOP.rglob("*.png")} == {
+    assert {path.relative_to(STUDY) for path in STUDY.rglob("*.png")} == {
         path.relative_to(results) for path in results.rglob("*.png")
     }
     assert (results / "index.html").exists()
     assert not [path for path in results.rglob("*") if path.suffix in (".safetensors", ".h5")]
-    assert "results/laptop exists: move it away" in redraw().stdout
+    assert "results/study exists: move it away" in redraw().stdout

@@ -54,7 +54,7 @@ def by_stretch(states: pd.DataFrame, length: int, stretches: int) -> pd.DataFram
     return means.rename_axis("from step")
 
 
-def main(student: Path, teacher: Path, game: str, games: int = 16, stretch: int = 300, seed: int = 5) -> None:
+def main(student: Path, teacher: Path, game: str, /, games: int = 16, stretch: int = 300, seed: int = 5) -> None:
     torch.set_num_threads(1)
     (one, _), (other, _) = load_agent(student), load_agent(teacher)
     states = drift(one, other, game, PROTOCOLS["paper2015"], games, seed)
