@@ -41,7 +41,7 @@ keep:
 
 # Of a run that is not whole it says what is missing, instead of training for hours.
 redraw: env
-	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || { echo "make redraw RUN=laptop: a folder of resources/ with students' scores"; exit 1; }
+	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || { echo "make redraw RUN=study: a folder of resources/ with students' scores"; exit 1; }
 	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
 	mkdir -p results/$(RUN)
 	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
