@@ -21,8 +21,8 @@ STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Three experiments' tables; four games' teacher, random play and six students; four students of three games; two more
-        # seeds of three losses, and a student that drives.
+        # Three experiments' tables; four games' teacher, random play and six students; four students of three games; two
+        # more seeds of three losses; a student that drives.
         (STUDY, 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3 + 2 * 3 * 4 + 1),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
     ],
@@ -79,6 +79,17 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str
             assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
     told = [cells[:5] for cells in shown if cells[-1] in ("holds", "does not hold", "undecided")]
     assert told == judged(pd.DataFrame(read_sidecar(path)["claims"])).to_numpy().tolist()
+
+
+def test_the_page_shows_each_seed() -> None:
+    section = (ROOT / "docs/results.md").read_text().split("| seed | | MSE | NLL | KL |\n")[1].split("\n\n")[0]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines()[1:]]
+    students = pd.read_csv(STUDY / "scores_single_task.csv").query("role == 'student'")
+    percent = students.pivot_table("percent", ["game", "seed"], "recipe")[["mse", "nll", "kl"]]
+    means = percent.groupby("seed").agg(lambda values: np.exp(np.log(values).mean()))
+    rows = [(seed, game, values) for (game, seed), values in percent.iterrows()]
+    rows += [(seed, MEAN_ROW, values) for seed, values in means.iterrows()]
+    assert shown == [[f"{seed:.0f}", game, *map("{:.1f}".format, values)] for seed, game, values in rows]
 
 
 @pytest.mark.workflow
