@@ -21,8 +21,8 @@ STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Three experiments' tables; four games' teacher, random play and six students; four students of three games; two
-        # more seeds of three losses; a student that drives.
+        # Three experiments' tables; four games' teacher, random play and six students; four students of three games;
+        # two more seeds of three losses; a student that drives.
         (STUDY, 3 * 3 + 4 * (1 + 1 + 6) + 4 * 3 + 2 * 3 * 4 + 1),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
     ],
