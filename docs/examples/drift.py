@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
+from policy_distillation.acting import EPSILON
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.networks import Agent
 from policy_distillation.play import Play
@@ -29,7 +30,7 @@ def drift(student: Agent, teacher: Agent, game: str, protocol: Protocol, games: 
         play, playing = Play(game, protocol, games, seed), np.full(games, True)
         while playing.any():
             steps, choices = play.steps.copy(), student.q_values(play.observations, game).argmax(1)
-            transition = play.step(teacher, 0.05, student, games if player == "student" else 0)
+            transition = play.step(teacher, EPSILON, student, games if player == "student" else 0)
             values = transition.q_values
             state = {
                 "player": player,
@@ -48,8 +49,7 @@ def drift(student: Agent, teacher: Agent, game: str, protocol: Protocol, games: 
 def by_stretch(states: pd.DataFrame, length: int, stretches: int) -> pd.DataFrame:
     """Means over stretches of so many steps, the last of which holds all that come later."""
     begin = (states["step"] // length).clip(upper=stretches - 1) * length
-    states = states.assign(begin=begin)
-    means = states.pivot_table(["agree", "given_up"], "begin", "player")
+    means = states.assign(begin=begin).pivot_table(["agree", "given_up"], "begin", "player")
     means.columns = [f"{name}, {player} plays" for name, player in means.columns]
     return means.rename_axis("from step")
 
