@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import debian
 import hypothesis
@@ -41,6 +43,16 @@ def process() -> Iterator[None]:
         signal.signal(number, handler)
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
+
+
+def load_example(name: str) -> ModuleType:
+    """One of docs/examples, which belong to no package."""
+    spec = spec_from_file_location(name, ROOT / "docs" / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    example = module_from_spec(spec)
+    spec.loader.exec_module(example)
+    return example
 
 
 def need_program(program: str, package: str) -> None:

@@ -189,6 +189,7 @@ def test_targets_of_sampled_transitions_follow_from_the_play(n_step):
         step = Step(observation, rewards[time : time + 1], *flags, flags[0] | flags[1], episodes=[])
         replay.append(observation, np.array([time % 4]), step)
     learner = Learner(random_agent(0), replace(SETTINGS, n_step=n_step), "float32")
+    learner.target = random_agent(1)
     batch = replay.sample(300, rng)
     sampled = batch.observations[:, -1, 0, 0].tolist()
     with torch.no_grad():

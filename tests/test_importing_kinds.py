@@ -8,13 +8,13 @@ import io
 import json
 import zipfile
 from importlib.util import find_spec
-from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import load_example
 from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.importing.agents import describe, import_agent, import_snapshots
 from policy_distillation.importing.containers import AgentImportError
@@ -1315,14 +1315,8 @@ def test_the_command_says_what_it_is_how_it_acts_and_what_it_scores(tmp_path, ca
 @pytest.mark.slow
 def test_the_example_trains_a_ppo_that_can_be_imported(tmp_path):
     """docs/examples/train_ppo.py, for one rollout of two emulators."""
-    import importlib.util
-
     sb3 = pytest.importorskip("stable_baselines3")
-    path = Path(__file__).resolve().parents[1] / "docs" / "examples" / "train_ppo.py"
-    spec = importlib.util.spec_from_file_location("train_ppo", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
-    example.main("pong", tmp_path / "model.zip", steps=256, envs=2, keep_every=128)
+    load_example("train_ppo").main("pong", tmp_path / "model.zip", steps=256, envs=2, keep_every=128)
     assert len(list((tmp_path / "model.checkpoints").iterdir())) == 2
     agent, facts, _ = imported(tmp_path / "model.zip")
     assert (facts["agent"], agent.readouts["pong"]) == ("PPO or A2C", SAMPLED)

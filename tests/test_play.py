@@ -1,15 +1,14 @@
 """Play that goes on: emulators brought back exactly, and play that begins anywhere in the games of an agent."""
 
-import importlib.util
 from dataclasses import asdict, replace
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import load_example
 from hypothesis import given
 from hypothesis import strategies as st
 from policy_distillation.atari import AtariVector, Step, action_ids, slot_seeds
@@ -271,10 +270,7 @@ def test_a_driver_explores_as_a_teacher_does(monkeypatch):
 @pytest.mark.slow
 def test_the_example_asks_the_student_about_both_players_games():
     """docs/examples/drift.py."""
-    path = Path(__file__).resolve().parents[1] / "docs" / "examples" / "drift.py"
-    spec = importlib.util.spec_from_file_location("drift", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = load_example("drift")
     one, other = make_agent(seed=0), make_agent(seed=1)
     seen = Play("breakout", SHORT["paper2015"], 8, 0)
     for _ in range(20):

@@ -182,12 +182,16 @@ def test_a_bad_configuration_is_one_clear_line(checkout: Checkout, change: dict[
 
 def test_a_second_workflow_on_the_same_results_is_refused(checkout: Checkout) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from policy_distillation.files import hold_lock\n"
-        f"lock = hold_lock(Path('{RESULTS}/.lock')); print('held', flush=True); time.sleep(60)"
+        "import sys; from pathlib import Path; from policy_distillation.files import hold_lock\n"
+        f"lock = hold_lock(Path('{RESULTS}/.lock')); print('held', flush=True); sys.stdin.read()"
     )
     environment = {**checkout.environment(), "PYTHONPATH": str(checkout.folder / "workflow")}
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=checkout.folder, env=environment, stdout=subprocess.PIPE
+        [sys.executable, "-c", code],
+        cwd=checkout.folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as owner:
         try:
             assert owner.stdout is not None

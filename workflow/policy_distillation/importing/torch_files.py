@@ -75,7 +75,7 @@ def _repacked(data: bytes) -> bytes:
     return content.getvalue()
 
 
-def _copies(name: str) -> bool:
+def _may_copy(name: str) -> bool:
     """Whether a function that torch lets a file call may copy much; those that make tensors see to the file's size.
     Raises ForbiddenGlobal for those that ask for memory by a number, and for all others."""
     if name in COPYING:
@@ -90,12 +90,12 @@ def _check_pickles(data: bytes) -> int:
     if data.startswith(OLD_TORCH):
         file = io.BytesIO(data)
         for _ in range(5):  # a number, a version, the system, the tree, the names of its storages
-            check_pickle(file, _copies)
+            check_pickle(file, _may_copy)
         return len(data)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for name in archive.namelist():
             if name.lower().endswith("data.pkl"):
-                check_pickle(io.BytesIO(archive.read(name)), _copies)
+                check_pickle(io.BytesIO(archive.read(name)), _may_copy)
         return unpacked_size(archive)
 
 
