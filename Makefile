@@ -1,7 +1,7 @@
 # make demo    set up, then teacher, data, students, table, figures and report for Pong; results/demo
 # make check   set up, then style checks and the quick tests
-# make test    set up, then style checks and all tests. Those on a real Slurm and in a browser are left out unless
-#              SLURM_TESTS=required or BROWSER_TESTS=required, which install Debian packages and need root
+# make test    set up, then style checks and all tests. Those on a real Slurm are left out unless SLURM_TESTS=required, those
+#              in a browser that is not there unless BROWSER_TESTS=required: they install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make keep    copy what is light of a run, results/$RUN, into resources/$RUN
 # make redraw  tables, figures and page of a run that is kept, resources/$RUN, made of its scores: results/$RUN

@@ -316,6 +316,7 @@ def test_the_work_of_a_plan():
     scored = settings["dqn"]["steps"] // settings["evaluate_every"]
     assert teacher.work["evaluate"] == scored * settings["evaluation_episodes"]
     assert joint.work["evaluate"] == 3 * scored * 3 * PAPER.recipe("joint_dqn")["evaluation_episodes"]
+    assert [cost.evaluations(steps, 250_000) for steps in (500_000, 600_000, 1)] == [2, 3, 1]  # at the end, too
     assert student.work["evaluate"] == 3 * learning["evaluations"] * learning["evaluation_episodes"]
     one = cost.training(PAPER, Cell("pong", "kl", "multi3", 0)).work["distill"]
     assert student.work["distill"] == pytest.approx(3 * one)

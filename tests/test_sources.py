@@ -136,6 +136,18 @@ def test_an_altered_reference_is_refused(reference):
     assert "SHA256SUMS names; restore it from git" in refusal(check_source, "pong", "reference", "paper2015")
 
 
+def test_an_altered_file_of_ones_own_is_refused_before_anything_runs(agent):
+    path = agent("own/agent.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    message = refusal(check_source, "pong", str(path), "paper2015")
+    assert f"{path} was altered since it was written" in message
+    teacher = {"source": "train", "initial_agent": str(path), "network": "small"}
+    sizes = {"channels": [4, 4, 4], "hidden": 8}
+    assert "was altered" in refusal(check_initial_agent, "pong", teacher, {"small": sizes}, "paper2015")
+
+
 def test_a_teacher_of_another_game_or_protocol_is_refused(agent):
     path = str(agent(actions={"qbert": range(6), "breakout": range(4)}))
     assert "does not play pong; it plays breakout, qbert" in refusal(check_source, "pong", path, "paper2015")

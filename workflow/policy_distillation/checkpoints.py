@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .files import atomic_path, strict_json
+from .files import atomic_path, named_digest, strict_json
 from .networks import Agent, Network
 from .protocols import PROTOCOLS
 from .readouts import MOST_ACTIONS, Readout
@@ -56,11 +55,7 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: tor
 
 
 def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return named_digest({name: tensor.contiguous().numpy().tobytes() for name, tensor in tensors.items()})
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:

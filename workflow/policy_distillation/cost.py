@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,7 +52,7 @@ def plan(grid: Grid) -> Iterator[Cost]:
         teacher = grid.teacher(game)
         if teacher["source"] == "train":
             settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
-            games = settings["steps"] // teacher["evaluate_every"] * teacher["evaluation_episodes"]
+            games = evaluations(settings["steps"], teacher["evaluate_every"]) * teacher["evaluation_episodes"]
             work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games}
             yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB)
         for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
@@ -79,7 +80,7 @@ def training(grid: Grid, cell: Cell) -> Cost:
     games = len(grid.games_in(cell.games))
     if learning["loss"] == "q_learning":
         settings = grid.joint_dqn(cell.games, cell.recipe)
-        scored = settings["steps"] // settings["evaluate_every"] * games * learning["evaluation_episodes"]
+        scored = evaluations(settings["steps"], settings["evaluate_every"]) * games * learning["evaluation_episodes"]
         work = reinforcement("dqn", settings, network) | {"evaluate": scored}
         return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
     hours = sum(grid.hours(game, cell.recipe) for game in grid.games_in(cell.games))
@@ -90,6 +91,11 @@ def training(grid: Grid, cell: Cell) -> Cost:
         "evaluate": learning["evaluations"] * games * learning["evaluation_episodes"],
     }
     return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
+
+
+def evaluations(steps: int, period: int) -> int:
+    """How often an agent is scored while it learns: whenever another period is over, and at the end."""
+    return math.ceil(steps / period)
 
 
 def reinforcement(algorithm: str, settings: Mapping[str, Any], network: Mapping[str, Any]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def scores_against(table: pd.DataFrame, series: Mapping[str, str], against: str)
 
     Args:
         series: what each variant has in common with those that differ from it in ``against`` alone: a panel each.
-        against: ``parameters``, ``temperature`` or ``data``.
+        against: ``parameters``, ``temperature``, ``logits_temperature`` or ``data``.
     """
     scale = shown_scale(table, list(series))
     names = list(dict.fromkeys(series.values()))

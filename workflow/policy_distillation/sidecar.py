@@ -45,5 +45,6 @@ def read_sidecar(csv: Path) -> dict[str, Any]:
 
 def copy_with_sidecar(csv: Path, copy: Path) -> None:
     """Copy a CSV and what is known of what made it."""
-    shutil.copyfile(csv, copy)
-    shutil.copyfile(sidecar_path(csv), sidecar_path(copy))
+    for source, target in ((csv, copy), (sidecar_path(csv), sidecar_path(copy))):
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)

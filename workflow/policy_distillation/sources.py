@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors
 
-from .files import file_digest
+from .files import file_digest, named_digest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -179,6 +179,10 @@ def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[
 
 def _check_agent(key: str, path: Path, game: str, protocol: str) -> dict[str, Any]:
     metadata = _metadata(path, key)
+    with safetensors.safe_open(path, "np") as file:
+        weights = named_digest({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
+    if metadata.get("digest") != weights:
+        raise SourceError(f"{key}: {path} was altered since it was written: its weights are not those that were saved")
     plays = sorted(metadata.get("actions", {}))
     if game not in plays:
         raise SourceError(f"{key}: {path} does not play {game}; it plays {', '.join(plays) or 'nothing'}")
@@ -206,7 +210,7 @@ def _digests() -> list[str]:
 
 
 def _metadata(path: Path, key: str) -> dict[str, Any]:
-    """An agent's own description. The whole agent is verified by the job that takes it over."""
+    """An agent's own description."""
     try:
         with safetensors.safe_open(path, "np") as file:
             metadata = json.loads((file.metadata() or {})["policy_distillation"])
