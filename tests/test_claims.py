@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import ROOT
-from policy_distillation.cells import variants
+from policy_distillation.cells import table_facts, variants
 from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
@@ -108,3 +108,11 @@ def test_every_claim_of_the_configuration_is_about_its_experiments_variants() ->
         there = variants(grid, config["experiments"][name])
         for entry in entries:
             assert {entry["variant"], entry.get("against", entry["variant"])} <= set(there), (name, entry)
+
+
+def test_a_claim_about_the_only_network_is_one_about_the_only_variant() -> None:
+    config = lay(layers(ROOT / "config.yaml", [], {}))
+    compression = {**config["experiments"]["compression"], "networks": ["net1"]}
+    assert list(variants(Grid(config), compression)) == ["kl"]
+    claims = table_facts(Grid(config), compression)["claims"]
+    assert [claim["variant"] for claim in claims] == ["kl", "net2", "net3"]

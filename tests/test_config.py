@@ -35,6 +35,20 @@ def refusal(change: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def test_a_file_of_ones_own_whose_outputs_are_q_values_cannot_be_sampled(tmp_path: Path) -> None:
+    """Known before the recordings are made, as of a teacher that is trained."""
+    teacher = ROOT / "resources/teachers/pong/agent.safetensors"
+    student = ROOT / "resources/students/pong/net3/agent.safetensors"  # of KL: its outputs are logits
+    change = {
+        "experiments": {**dict.fromkeys(CONFIG["experiments"]), "mine": {**CONFIG["experiments"]["single_task"]}},
+        "recipes": {"mse": {"acting": "sample"}},
+    }
+    change["experiments"]["mine"] |= {"games": ["pong"], "recipes": ["mse"], "claims": []}
+    said = refusal({**change, "teacher": {"games": {"pong": {"source": str(teacher)}}}})
+    assert f"for pong teacher.source is {teacher}, whose outputs those are" in said
+    check_config(merge(CONFIG, {**change, "teacher": {"games": {"pong": {"source": str(student)}}}}))
+
+
 def test_reference_teachers_all_play_the_same_number_of_games() -> None:
     """The reference profile overlays the laptop's, where each game may have a number of its own."""
     evaluation = shipped("profiles/reference/overrides.yaml")["evaluation"]
@@ -157,8 +171,33 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ),
         ({"progress_evaluation": {"envs": 5}}, "distillation.evaluation_episodes", "32", "progress_evaluation.envs, 5"),
         ({"dataset": {"envs": 1}}, "experiments.driver.recipes", "kl_mix has the driver mix", "dataset.envs is 1"),
-        ({"distillation": {"acting": "sample"}}, "experiments.single_task.recipes", "mse", "is train, a Q-learner"),
-        ({"recipes": {"mse": {"acting": "sample"}}}, "experiments.single_task.recipes", "mse", "is train, a Q-learner"),
+        (
+            {"distillation": {"acting": "sample"}},
+            "experiments.single_task.recipes",
+            "mse",
+            "is train, whose outputs those are",
+        ),
+        (
+            {"recipes": {"mse": {"acting": "sample"}}},
+            "experiments.single_task.recipes",
+            "mse",
+            "is train, whose outputs those are",
+        ),
+        (
+            {"teacher": {"snapshots": 40}},
+            "experiments.online.recipes",
+            "hours of breakout to learn from: kl 500, kl_online 400",
+            "as many teacher.snapshots, here 40, as dataset.parts, 50",
+        ),
+        (
+            {"dataset": {"parts": 1, "hours_per_part": 1}, "experiments": {"online": None}},
+            "experiments.driver.recipes",
+            "kl_mix has the driver mix, which acts from the second hour on, and of breakout there is one",
+            "2 or more",
+        ),
+        ({"evaluation": {"episodes": 1}}, "evaluation.episodes", "1", "2"),
+        ({"evaluation": {"games": {"pong": {"episodes": 1}}}}, "evaluation.games.pong.episodes", "1", "2"),
+        ({"networks": {"net1": {"hidden": 100_000}}}, "networks.net1.hidden", "100000", "65536"),
         ({"teacher": {"algorithm": "pqn"}}, "teacher.network", "dqn has no layer_norm", "allowed: pqn"),
         ({"teacher": {"pqn": {"steps": 4000}}}, "teacher.pqn.steps", "4000", "allowed: 4096"),
         ({"game_sets": {"two": ["pong", "joust"]}}, "game_sets.two[1]", "'joust'", "for two players"),

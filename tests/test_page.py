@@ -49,7 +49,8 @@ MEANS = {"breakout": 330.0, "freeway": 29.0, "pong": 18.0, "qbert": 11_000.0}
 
 def write_scores(path: Path, mean: float, rng: np.random.Generator) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"return": np.round(rng.normal(mean, 0.1 * mean + 0.5, 32), 1)}).to_csv(path, index=False)
+    returns = np.round(rng.normal(mean, 0.1 * mean + 0.5, 32), 1)
+    pd.DataFrame({"slot": np.arange(32), "episode": 0, "return": returns}).to_csv(path, index=False)
     facts = {
         "kind": "scores",
         "evaluation": {"episodes": 32, "envs": 16, "epsilon": 0.05},
@@ -206,7 +207,18 @@ def test_findings_say_what_the_intervals_decide() -> None:
     assert findings({"net1": estimate(120, 101, 130)}, []) == ["net1 is better than the teacher."]
     none = estimate(np.nan, np.nan, np.nan)
     assert findings({"kl": none}, []) == []
-    assert findings({"kl": none, "nll": nll}, differences) == ["NLL is behind the teacher."]
+    assert findings({"kl": none, "nll": nll}, differences) == [
+        "NLL is behind the teacher.",
+        "KL cannot be told from NLL: 0 is in the interval of their difference.",
+    ]
+    assert findings({"kl": none, "mse": none}, differences) == [  # a mean return below zero has no percentage
+        "KL is ahead of MSE: 0 is not in the interval of their difference."
+    ]
+    # 34 and 57% against 13 and 94%: the geometric mean puts MSE first, the points between random play and teacher NLL.
+    apart = [{"variant": "mse", "against": "nll", "low": -16.7, "high": -10.6}]
+    assert findings({"mse": estimate(44, 40, 48), "nll": estimate(34, 30, 38)}, apart)[1:] == [
+        "NLL is ahead of MSE: 0 is not in the interval of their difference."
+    ]
     assert findings({"kl": kl, "nll": nll}, [])[-1] == "NLL is behind the teacher."
 
 

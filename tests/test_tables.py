@@ -16,7 +16,7 @@ from policy_distillation.curve_figures import learning_curves, online_curves
 from policy_distillation.figures import save_figure
 from policy_distillation.readable import label, normalised, of_teachers, write_tables
 from policy_distillation.score_figures import profiles, relative_scores, scores_against
-from policy_distillation.scores import Scores, Student, long_table
+from policy_distillation.scores import Scores, Student, long_table, read_returns
 from policy_distillation.tables import MEAN_ROW, Paper, experiment_table
 
 RESULTS = Path(__file__).resolve().parents[1] / "resources/paper_results.csv"
@@ -396,11 +396,20 @@ def test_what_is_better_one_way_is_worse_the_other_by_as_much():
         assert kl["low"] < kl["high"]
 
 
-def test_agents_are_resampled_independently_of_each_other():
-    """Else a teacher's luck and its student's would cancel out: of equal episodes each resample would be 100%."""
-    episodes = np.random.default_rng(0).normal(100, 20, 32)
-    low, high = scored({"pong": episodes}, {("pong", "kl"): [episodes]}).estimates["pong", "kl"]["percent"].interval()
-    assert high - low == pytest.approx(100 * 2 * 1.96 * 2**0.5 * episodes.std() / 32**0.5 / episodes.mean(), rel=0.1)
+def test_agents_are_compared_game_by_game():
+    """All play from the same emulator seeds. What they have in common there is no difference."""
+    rng = np.random.default_rng(0)
+    teacher, own = rng.normal(100, 20, 64), rng.normal(0, 5, 64)
+    scores = scored({"pong": teacher}, {("pong", "kl"): [teacher], ("pong", "nll"): [teacher + own]})
+    assert scores.estimates["pong", "kl"]["percent"].interval() == pytest.approx((100, 100))
+    low, high = scores.estimates["pong", "nll"]["percent"].interval()
+    assert high - low == pytest.approx(100 * 2 * 1.96 * own.std() / 64**0.5 / teacher.mean(), rel=0.1)
+
+
+def test_returns_are_read_by_slot_and_episode(tmp_path):
+    rows = [(1, 1, 4.0), (0, 1, 2.0), (1, 0, 3.0), (0, 0, 1.0)]
+    pd.DataFrame(rows, columns=["slot", "episode", "return"]).to_csv(tmp_path / "pong.csv", index=False)
+    assert read_returns(tmp_path / "pong.csv").tolist() == [1, 2, 3, 4]
 
 
 def test_uncertainty_is_of_seeds_only_where_every_variant_has_several():

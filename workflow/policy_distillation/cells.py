@@ -133,6 +133,14 @@ def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
     return [cell for cell in playing if cell.seed == experiment["seeds"][0]]
 
 
+def _claim(grid: Grid, experiment: Experiment, claim: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A claim about ``net1`` is one about the only variant, whatever it is called, where that is its network."""
+    (only, cell), *others = variants(grid, experiment).items()
+    if others or "against" in claim or claim["variant"] not in (cell.recipe, cell.network):
+        return claim
+    return {**claim, "variant": only}
+
+
 def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
     """What an experiment's table is made by, beside its episodes.
 
@@ -158,7 +166,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "students": students,
         "against": experiment.get("against", ""),
         "values": against(grid, experiment),
-        "claims": experiment.get("claims", []),
+        "claims": [_claim(grid, experiment, claim) for claim in experiment.get("claims", [])],
         "recipes": recipes,
         "networks": {cell.network: {**NETWORK_DEFAULTS, **grid.network(cell.network)} for cell in made},
         "whole": {**grid.network(grid.teacher(grid.games_of(experiment)[0])["network"]), "layer_norm": False},

@@ -13,7 +13,7 @@ from .cells import SINGLE
 from .config import ConfigError, check_schema
 from .games import GameError, game_name, known_games
 from .grid import Grid
-from .sources import has_snapshots
+from .sources import has_snapshots, learns_q_values
 
 MEANS_NOTHING_BUT_TO = {
     "dqn": ("loss", "q_learning"),
@@ -105,6 +105,20 @@ def _check_students(grid: Grid) -> None:
                 check_controllers(grid, f"experiments.{name}.networks", entry, network)
             for recipe in experiment["recipes"]:
                 check_learning(grid, f"experiments.{name}.recipes", entry, recipe)
+            for game in grid.games_in(entry):
+                _check_hours(grid, f"experiments.{name}.recipes", game, experiment["recipes"])
+
+
+def _check_hours(grid: Grid, where: str, game: str, recipes: Iterable[str]) -> None:
+    """Students that are compared have as much play to learn from, of a finished teacher or of one that learns."""
+    hours = {recipe: grid.hours(game, recipe) for recipe in recipes if grid.distils(recipe)}
+    if len(set(hours.values())) > 1:
+        told = ", ".join(f"{recipe} {count}" for recipe, count in hours.items())
+        raise ConfigError(
+            f"{where}: hours of {game} to learn from: {told}; a snapshot of a teacher plays a part; allowed: as many "
+            f"teacher.snapshots, here {grid.teacher(game)['snapshots']}, as dataset.parts, "
+            f"{grid.config['dataset']['parts']}"
+        )
 
 
 def check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
@@ -125,12 +139,19 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
             f"{where}: {recipe} has the driver mix, which shares the emulators out between teacher and student, and "
             f"dataset.envs is {envs}; allowed: 2 or more"
         )
+    for game in grid.games_in(games) if learning["driver"] != "teacher" else []:
+        if grid.hours(game, recipe) < 2:
+            raise ConfigError(
+                f"{where}: {recipe} has the driver {learning['driver']}, which acts from the second hour on, and of "
+                f"{game} there is one; allowed: 2 or more in dataset.parts times dataset.hours_per_part"
+            )
     for game in grid.games_in(games) if (learning["loss"], learning["acting"]) == ("mse", "sample") else []:
         source = grid.teacher(game)["source"]
-        if source in ("train", "reference"):
+        if learns_q_values(game, source):
             raise ConfigError(
                 f"{where}: {recipe} learns Q-values by mse and is to be sampled, which takes logits; for {game} "
-                f"teacher.source is {source}, a Q-learner; allowed: acting: epsilon_greedy, or the losses kl, nll"
+                f"teacher.source is {source}, whose outputs those are; allowed: acting: epsilon_greedy, or the losses "
+                "kl, nll"
             )
     for game in grid.games_in(games) if learning["teacher"] == "online" else []:
         teacher = grid.teacher(game)

@@ -2,9 +2,10 @@
 
 Every slot plays the same number of games. "The first N games that finish" would favour the short ones.
 
-On a CPU the slots are played in shares of sixteen or more, each with its own emulators, seed and forward passes, and threads
-take the shares in turn: nobody waits for anybody, and no score depends on how many threads there are. Sharing each
-forward pass among OpenMP's threads instead means waking them several times for a batch, which takes longer than it.
+On a CPU the slots are played in shares of sixteen or more, each with its own emulators, seed and forward passes.
+Threads take the shares in turn: nobody waits for anybody, and no score depends on how many threads there are. Sharing
+each forward pass among OpenMP's threads instead means waking them several times for a batch, which takes longer than
+it.
 """
 
 from __future__ import annotations

@@ -82,6 +82,11 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         benchmarks: the folder of the jobs' times, by rule.
     """
     origins = [read_sidecar(cell.scores) for experiment in experiments for cell in experiment.cells]
+    cells = [cell for experiment in experiments for cell in experiment.cells]
+    # One a folder; an agent that learned the games itself is none.
+    distilled = {
+        cell.scores.parent for cell, origin in zip(cells, origins, strict=True) if origin["agent"]["kind"] == "student"
+    }
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -90,7 +95,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         facts=facts,
         sections=[_section(experiment) for experiment in experiments],
         teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
-        students=len({cell.scores.parent for experiment in experiments for cell in experiment.cells}),  # one a folder
+        students=len(distilled),
         games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
         episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
         sampled=any(origin.get("acting") == "sample" for origin in origins),
@@ -137,7 +142,7 @@ def _section(experiment: Experiment) -> dict[str, Any]:
 
 def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """An experiment's rows, one a game and where there are several their geometric mean; and the table's notes."""
-    table = pd.read_csv(csv)
+    table = pd.read_csv(csv, dtype={"note": str})
     end = table["game"].tolist().index(MEAN_ROW)
     rows = []
     parts = ("percent", "low", "high", "score", "percent_paper")
@@ -160,12 +165,13 @@ def findings(headline: Mapping[str, Estimate], differences: Sequence[Mapping[str
         names = [label(name) for name, each in known.items() if each.beside_the_teacher == verdict]
         if names:
             found.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} the teacher.")
-    lead = {(each["variant"], each["against"]): each["low"] for each in differences}
-    lead |= {(each["against"], each["variant"]): -each["high"] for each in differences}
-    best = max(known, key=lambda name: known[name].percent, default="")
-    compared = [name for name in known if (best, name) in lead]
-    apart = [label(name) for name in compared if lead[best, name] > 0]
-    close = [label(name) for name in compared if lead[best, name] <= 0]
+    lead = {(each["variant"], each["against"]): (each["low"], each["high"]) for each in differences}
+    lead |= {(behind, ahead): (-high, -low) for (ahead, behind), (low, high) in lead.items()}
+    compared = [name for name in headline if any(name in pair for pair in lead)]
+    # On the differences' own scale: a geometric mean of percentages may put another one first, or not exist.
+    best = max(compared, key=lambda name: sum(sum(lead.get((name, other), ())) for other in compared), default="")
+    apart = [label(name) for name in compared if (best, name) in lead and lead[best, name][0] > 0]
+    close = [label(name) for name in compared if (best, name) in lead and lead[best, name][0] <= 0]
     if apart:
         found.append(f"{label(best)} is ahead of {_listed(apart)}: 0 is not in the interval of their difference.")
     if close:

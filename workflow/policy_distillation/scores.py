@@ -19,8 +19,8 @@ SCALES = ("percent", "normalised")
 
 
 def read_returns(path: str | Path) -> Returns:
-    """The episode returns in a scores file."""
-    return pd.read_csv(path)["return"].to_numpy(np.float64)
+    """The episode returns in a scores file, by slot and episode: all agents' are of the same emulator seeds."""
+    return pd.read_csv(path).sort_values(["slot", "episode"])["return"].to_numpy(np.float64)
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Scores:
 
     @cached_property
     def teacher_means(self) -> dict[str, Estimate]:
-        return {game: mean_return([returns], _stream("teacher", game)) for game, returns in self.teachers.items()}
+        return {game: _estimate(game, [returns]) for game, returns in self.teachers.items()}
 
     @cached_property
     def random_means(self) -> dict[str, Estimate]:
-        return {game: mean_return([self.randoms[game]], _stream("random", game)) for game in self.teachers}
+        return {game: _estimate(game, [self.randoms[game]]) for game in self.teachers}
 
     @cached_property
     def estimates(self) -> dict[tuple[str, str], dict[str, Estimate]]:
@@ -84,8 +84,7 @@ class Scores:
         found, cells = {}, {(student.game, student.variant): student.cell for student in self.students}
         for (game, variant), runs in self.runs.items():
             games, recipe, network, _ = cells[game, variant]
-            resamples = _stream("students", game, games, recipe, network)
-            found[game, variant] = self.relative(game, mean_return(runs, resamples))
+            found[game, variant] = self.relative(game, _estimate(game, runs, games, recipe, network))
         return found
 
     def relative(self, game: str, score: Estimate) -> dict[str, Estimate]:
@@ -123,8 +122,7 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
         for student in scores.students:
             if student.game == game:
                 row = {**common, "role": "student", **student.cell._asdict(), "variant": student.variant}
-                resamples = _stream("student", game, *map(str, student.cell))
-                relative = scores.relative(game, mean_return([student.returns], resamples))
+                relative = scores.relative(game, _estimate(game, [student.returns]))
                 for scale in SCALES:
                     low, high = relative[scale].interval()
                     row |= {scale: relative[scale].value, f"{scale}_low": low, f"{scale}_high": high}
@@ -135,9 +133,10 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
     return frame.astype({"seed": "Int64"})
 
 
-def _stream(*names: str) -> list[int]:
-    """A seed for an agent's resamples: they are the same in every experiment, whatever else it has."""
-    return [zlib.crc32(name.encode()) for name in names]
+def _estimate(game: str, runs: Sequence[Returns], *names: str) -> Estimate:
+    """A game's mean return; ``names`` tell its agent from others. The same in every experiment."""
+    seed = [zlib.crc32(name.encode()) for name in (game, *names)]
+    return mean_return(runs, seed, episodes=seed[0])
 
 
 def _summary(returns: Returns) -> dict[str, object]:

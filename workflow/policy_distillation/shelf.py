@@ -18,7 +18,7 @@ def write_shelf(readme: Path, sums: Path, text: str, rows: Sequence[Mapping[str,
         text: of the page, with a place for ``{table}``.
         rows: of the table, one an agent.
     """
-    files = [file for agent in agents for file in sorted(agent.parent.glob("*.*"))]
+    files = [file for agent in agents for file in sorted(agent.parent.glob("[!.]*.*"))]
     digests = "".join(f"{file_digest(file)}  {file.relative_to(sums.parent)}\n" for file in files)
     table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     for output, content in ((readme, text.format(table=table)), (sums, digests)):

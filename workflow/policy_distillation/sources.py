@@ -70,6 +70,17 @@ def is_curve(path: Path, game: str) -> bool:
     return {"step", f"return_{game}"} <= set(columns)
 
 
+def learns_q_values(game: str, source: Source) -> bool:
+    """Whether a teacher's outputs are known to be Q-values before it is there: what this project trains, or a file of
+    its own that says nothing else. What another library trained is known once it has been taken over."""
+    if source in ("train", "reference"):
+        return True
+    if is_imported(source) or not Path(str(source)).is_file():
+        return False
+    outputs = _metadata(Path(str(source)), "teacher.source").get("readouts", {}).get(game, {}).get("outputs")
+    return bool(outputs != "logits")
+
+
 def has_snapshots(source: Source) -> bool:
     """Whether a source is a folder of snapshots that another library kept of one agent while it learned."""
     return not isinstance(source, str) and "path" in source and bool(snapshots(Path(source["path"])))

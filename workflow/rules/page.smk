@@ -1,8 +1,11 @@
 # One page with all of it, to be opened in a browser or sent to somebody: <results>/index.html
 
 
-# The videos that there are.
-FILMS = {name: sorted(Path(config["results"]).glob(f"videos/{name}/*.mp4")) for name in config["experiments"]}
+# The videos that there are, of games that an experiment still has.
+FILMS = {
+    name: [game for game in grid.games_of(entry) if Path(config["results"], "videos", name, f"{game}.mp4").exists()]
+    for name, entry in config["experiments"].items()
+}
 
 
 rule page:
@@ -13,7 +16,7 @@ rule page:
             ["<results>/figures/teacher_curves.svg"] if any(grid.teacher_curve(game) for game in grid.games) else []
         ),
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
-        videos=[f"<results>/videos/{name}/{film.name}" for name, films in FILMS.items() for film in films],
+        videos=[f"<results>/videos/{name}/{game}.mp4" for name, games in FILMS.items() for game in games],
         beside=travelling(
             f"{path}.json"
             for name, entry in config["experiments"].items()
