@@ -290,7 +290,7 @@ def test_students_of_a_ppo_and_of_snapshots_of_a_c51(tmp_path: Path) -> None:
     change = {
         "protocol": "sb3",
         "teacher": {"games": {game: {"source": source} for game, source in sources.items()}, "snapshots": 2},
-        "dataset": {"parts": 1, "steps_per_hour": 200},
+        "dataset": {"parts": 2, "steps_per_hour": 200},
         **FEW_GAMES,
         "experiments": {
             "single_task": {"games": ["breakout", "pong"], "recipes": ["kl"]},
