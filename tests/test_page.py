@@ -194,9 +194,15 @@ def estimate(percent: float, low: float, high: float) -> Estimate:
 def test_findings_say_what_the_intervals_decide() -> None:
     kl, nll, mse = estimate(98, 95, 102), estimate(96, 92, 99), estimate(90, 80, 96)
     differences = [
-        {"variant": "mse", "against": "nll", "low": -12.0, "high": -1.0},
-        {"variant": "mse", "against": "kl", "low": -13.0, "high": -2.0},  # though their own intervals meet
-        {"variant": "nll", "against": "kl", "low": -5.0, "high": 1.0},
+        {"variant": "mse", "against": "nll", "difference": -6.5, "low": -12.0, "high": -1.0},
+        {
+            "variant": "mse",
+            "against": "kl",
+            "difference": -7.5,
+            "low": -13.0,
+            "high": -2.0,
+        },  # though their own intervals meet
+        {"variant": "nll", "against": "kl", "difference": -2.0, "low": -5.0, "high": 1.0},
     ]
     assert findings({"mse": mse, "nll": nll, "kl": kl}, differences) == [
         "KL is not told apart from the teacher.",
@@ -215,7 +221,7 @@ def test_findings_say_what_the_intervals_decide() -> None:
         "KL is ahead of MSE: 0 is not in the interval of their difference."
     ]
     # 34 and 57% against 13 and 94%: the geometric mean puts MSE first, the points between random play and teacher NLL.
-    apart = [{"variant": "mse", "against": "nll", "low": -16.7, "high": -10.6}]
+    apart = [{"variant": "mse", "against": "nll", "difference": -13.6, "low": -16.7, "high": -10.6}]
     assert findings({"mse": estimate(44, 40, 48), "nll": estimate(34, 30, 38)}, apart)[1:] == [
         "NLL is ahead of MSE: 0 is not in the interval of their difference."
     ]

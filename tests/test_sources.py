@@ -1,6 +1,7 @@
 """Teachers from files: what is taken, and the one line that every refusal is."""
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from policy_distillation.sources import (
     check_initial_agent,
     check_source,
     hub_file,
+    learns_q_values,
     source_path,
 )
+from safetensors import safe_open
+from safetensors.torch import save
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = PROTOCOLS["paper2015"]
@@ -146,6 +150,29 @@ def test_an_altered_file_of_ones_own_is_refused_before_anything_runs(agent):
     teacher = {"source": "train", "initial_agent": str(path), "network": "small"}
     sizes = {"channels": [4, 4, 4], "hidden": 8}
     assert "was altered" in refusal(check_initial_agent, "pong", teacher, {"small": sizes}, "paper2015")
+
+
+def test_weights_of_a_type_that_numpy_has_not_are_refused(agent):
+    path = agent()
+    with safe_open(path, "pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name).bfloat16() for name in file.keys()}  # noqa: SIM118
+    path.write_bytes(save(tensors, metadata))
+    assert f"{path} is damaged (" in refusal(check_source, "pong", str(path), "paper2015")
+
+
+@pytest.mark.parametrize(
+    ("readouts", "expected"),
+    [(None, True), ({}, True), ({"pong": {"outputs": "q_values"}}, True), ({"pong": {"outputs": "logits"}}, False)],
+)
+def test_what_a_files_outputs_are(agent, readouts, expected):
+    path = agent()
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["policy_distillation"]) | {"readouts": readouts}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    path.write_bytes(save(tensors, {"policy_distillation": json.dumps(header)}))
+    assert learns_q_values("pong", str(path)) is expected
+    assert not learns_q_values("pong", f"{path}.none")
+    assert learns_q_values("pong", "train")
 
 
 def test_a_teacher_of_another_game_or_protocol_is_refused(agent):

@@ -109,8 +109,8 @@ def test_what_seeds_share_in_an_episode_hides_no_difference_between_them() -> No
     assert high - low == pytest.approx(2 * half, rel=0.1)
 
 
-def test_drawing_a_game_pairs_its_episodes() -> None:
-    """Sorted alike, no game of the one is likelier to beat one of the other than any; drawn alike, nothing varies."""
+def test_the_chance_to_win_is_drawn_in_pairs() -> None:
+    """Against itself, with the same episodes drawn for both, the chance is one half in each resample."""
     returns = [np.arange(50.0)]
     chance, low, high = probability_of_improvement(returns, returns)
     assert (chance, low, high) == (0.5, 0.5, 0.5)

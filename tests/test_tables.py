@@ -396,7 +396,7 @@ def test_what_is_better_one_way_is_worse_the_other_by_as_much():
         assert kl["low"] < kl["high"]
 
 
-def test_agents_are_compared_game_by_game():
+def test_agents_are_compared_episode_by_episode():
     """All play from the same emulator seeds. What they have in common there is no difference."""
     rng = np.random.default_rng(0)
     teacher, own = rng.normal(100, 20, 64), rng.normal(0, 5, 64)

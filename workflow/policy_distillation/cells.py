@@ -134,9 +134,9 @@ def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
 
 
 def _claim(grid: Grid, experiment: Experiment, claim: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A claim about ``net1`` is one about the only variant, whatever it is called, where that is its network."""
+    """As it stands, but where its variant is named by its network: an only one goes by its recipe's name."""
     (only, cell), *others = variants(grid, experiment).items()
-    if others or "against" in claim or claim["variant"] not in (cell.recipe, cell.network):
+    if others or "against" in claim or claim["variant"] != cell.network:
         return claim
     return {**claim, "variant": only}
 

@@ -110,14 +110,15 @@ def _check_students(grid: Grid) -> None:
 
 
 def _check_hours(grid: Grid, where: str, game: str, recipes: Iterable[str]) -> None:
-    """Students that are compared have as much play to learn from, of a finished teacher or of one that learns."""
+    """Raise ConfigError where students that are compared have different hours of a game, as those have that learn from
+    a finished teacher and from one that learns."""
     hours = {recipe: grid.hours(game, recipe) for recipe in recipes if grid.distils(recipe)}
     if len(set(hours.values())) > 1:
         told = ", ".join(f"{recipe} {count}" for recipe, count in hours.items())
         raise ConfigError(
             f"{where}: hours of {game} to learn from: {told}; a snapshot of a teacher plays a part; allowed: as many "
             f"teacher.snapshots, here {grid.teacher(game)['snapshots']}, as dataset.parts, "
-            f"{grid.config['dataset']['parts']}"
+            f"{grid.config['dataset']['parts']}; or no experiment with both, such as experiments: {{online: null}}"
         )
 
 

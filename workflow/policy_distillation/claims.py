@@ -51,15 +51,17 @@ def unjudged(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> list[Mappin
 
 
 def differences(scores: Scores) -> list[dict[str, Any]]:
-    """By how many of these points each variant is above each later one: ``variant``, ``against``, ``low``, ``high``.
+    """By how many of these points each variant is above each later one: ``variant``, ``against``, ``difference``,
+    ``low``, ``high``.
 
-    Two variants' own intervals say less: their teachers' and random play's episodes are the same, and cancel out. None
-    where no game has such points.
+    Two variants' own intervals say less: their teachers' and random play's episodes are the same, their own are drawn
+    alike, and what they have in common cancels out. None where no game has such points.
     """
     games, found = _games(scores), []
     for first, second in combinations(scores.variants, 2) if games else []:
-        low, high = _difference(scores, games, first, second).interval()
-        found.append({"variant": first, "against": second, "low": low, "high": high})
+        points = _difference(scores, games, first, second)
+        low, high = points.interval()
+        found.append({"variant": first, "against": second, "difference": points.value, "low": low, "high": high})
     return found
 
 

@@ -131,7 +131,7 @@ def _section(experiment: Experiment) -> dict[str, Any]:
         "notes": [*notes, *made_by.get("remarks", [])],
         "headline": headline,
         "axis": _axis(headline.values()),
-        "findings": findings(headline, made_by.get("differences", [])),
+        "findings": findings(headline, [each for each in made_by.get("differences", []) if "difference" in each]),
         "claims": made_by.get("claims", []),
         "figures": [picture(path, _alt(experiment.title, path)) for path in experiment.figures],
         "videos": [video(path, experiment.title) for path in experiment.videos],
@@ -165,13 +165,13 @@ def findings(headline: Mapping[str, Estimate], differences: Sequence[Mapping[str
         names = [label(name) for name, each in known.items() if each.beside_the_teacher == verdict]
         if names:
             found.append(f"{_listed(names)} {'is' if len(names) == 1 else 'are'} {verdict} the teacher.")
-    lead = {(each["variant"], each["against"]): (each["low"], each["high"]) for each in differences}
-    lead |= {(behind, ahead): (-high, -low) for (ahead, behind), (low, high) in lead.items()}
+    lead = {(each["variant"], each["against"]): (each["difference"], each["low"]) for each in differences}
+    lead |= {(each["against"], each["variant"]): (-each["difference"], -each["high"]) for each in differences}
     compared = [name for name in headline if any(name in pair for pair in lead)]
     # On the differences' own scale: a geometric mean of percentages may put another one first, or not exist.
-    best = max(compared, key=lambda name: sum(sum(lead.get((name, other), ())) for other in compared), default="")
-    apart = [label(name) for name in compared if (best, name) in lead and lead[best, name][0] > 0]
-    close = [label(name) for name in compared if (best, name) in lead and lead[best, name][0] <= 0]
+    best = max(compared, key=lambda name: sum(lead.get((name, other), (0, 0))[0] for other in compared), default="")
+    apart = [label(name) for name in compared if (best, name) in lead and lead[best, name][1] > 0]
+    close = [label(name) for name in compared if (best, name) in lead and lead[best, name][1] <= 0]
     if apart:
         found.append(f"{label(best)} is ahead of {_listed(apart)}: 0 is not in the interval of their difference.")
     if close:

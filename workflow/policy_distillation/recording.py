@@ -1,9 +1,9 @@
 """Recording: a teacher plays, and a part of its data set is written (:mod:`.dataset_format`).
 
-A part is short beside a game: an hour of 54,000 steps over ten emulators is 5,400 steps of each; games last thousands.
-So that it meets every stretch of a game as often as the teacher does, recording begins in the middle of games
-(:meth:`.play.Play.start_anywhere`). That costs one unrecorded game of every emulator, and half of one played again
-without the teacher: the fewer emulators, the less.
+A part may be short beside a game: an hour of 54,000 steps over ten emulators is 5,400 steps of each, and games last
+thousands. So that it meets every stretch of a game as often as the teacher does, recording begins in the middle of
+games (:meth:`.play.Play.start_anywhere`). That costs one unrecorded game of every emulator, and half of one played
+again without the teacher: the fewer emulators, the less.
 """
 
 from __future__ import annotations

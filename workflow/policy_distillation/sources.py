@@ -77,8 +77,10 @@ def learns_q_values(game: str, source: Source) -> bool:
         return True
     if is_imported(source) or not Path(str(source)).is_file():
         return False
-    outputs = _metadata(Path(str(source)), "teacher.source").get("readouts", {}).get(game, {}).get("outputs")
-    return bool(outputs != "logits")
+    try:
+        return bool(_metadata(Path(str(source)), "teacher.source")["readouts"][game]["outputs"] != "logits")
+    except (KeyError, TypeError):  # older files say nothing and hold Q-values
+        return True
 
 
 def has_snapshots(source: Source) -> bool:
@@ -190,8 +192,11 @@ def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[
 
 def _check_agent(key: str, path: Path, game: str, protocol: str) -> dict[str, Any]:
     metadata = _metadata(path, key)
-    with safetensors.safe_open(path, "np") as file:
-        weights = named_digest({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            weights = named_digest({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:  # types that numpy has not
+        raise SourceError(f"{key}: {path} is damaged ({type(error).__name__}: {error})") from None
     if metadata.get("digest") != weights:
         raise SourceError(f"{key}: {path} was altered since it was written: its weights are not those that were saved")
     plays = sorted(metadata.get("actions", {}))

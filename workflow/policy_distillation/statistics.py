@@ -43,9 +43,9 @@ def mean_return(
     """The mean over runs of each one's mean return.
 
     Episodes are drawn anew, the same ones for each run, and for every agent with as many and the same ``episodes``: all
-    of them play a game's episodes from the same emulator seeds, so that what makes an episode rich or poor moves them
-    together. (Freeway's returns are correlated by 0.6 between agents.) Drawn apart, the interval of a mean over seeds
-    is too narrow, that of a difference too wide.
+    of them play a game's episodes from the same emulator seeds, so that what makes an episode rich or poor may move
+    them together. (Freeway's returns are correlated by 0.6 between agents, those of three other games by less than
+    0.1.) Drawn apart, the interval of a mean over seeds would then be too narrow, that of a difference too wide.
 
     Where runs differ by more than their episodes explain, that comes on top, with Student's t for the few that there
     are. Half of what the episodes explain is taken off. All of it would be right in the mean, but is too much in half
@@ -70,11 +70,12 @@ def mean_return(
 
 
 def _variance_of_means(runs: Sequence[Returns]) -> float:
-    """What the runs' means would differ by if the runs did not: the mean variance of an episode, over episodes.
+    """What the runs' means would vary by if the runs were alike: by their episodes, less what these have in common.
 
-    What all runs have in common in an episode makes their means no different, and is left out.
+    That is the variance between runs within an episode, beside the runs' own means, averaged over the episodes and
+    divided by their number: the interaction of a two-way analysis of variance.
     """
-    if len({len(returns) for returns in runs}) > 1 or len(runs[0]) == 1:  # not the same episodes, or nothing to tell by
+    if len({len(returns) for returns in runs}) > 1 or len(runs[0]) == 1:  # not the same episodes, or one
         return float(np.mean([np.var(returns) / len(returns) for returns in runs]))
     own = np.stack(runs)
     own = own - own.mean(axis=0) - own.mean(axis=1, keepdims=True) + own.mean()
