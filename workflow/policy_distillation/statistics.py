@@ -49,9 +49,10 @@ def mean_return(
 
     Where runs differ by more than their episodes explain, that comes on top, with Student's t for the few that there
     are. Half of what the episodes explain is taken off. All of it would be right in the mean, but is too much in half
-    of all cases, and with two or three runs the interval then holds the truth 86 or 91 times in a hundred; so it is 90
-    to 97. With one run nothing is known of it: the samples say how well this run was measured, not how much another
-    would differ.
+    of all cases: simulated, with normal returns of runs that differ by up to five times what their episodes explain,
+    the interval then holds the truth as rarely as 86 times in a hundred with two runs, 91 with three; so it is 90 to 96
+    and 93 to 98. With one run nothing is known of it: the samples say how well this run was measured, not how much
+    another would differ.
 
     Drawing runs and then their episodes, as is often done, counts the episodes' spread twice, in the drawn episodes and
     in the runs' means; for runs that agree the variance is up to three times what it should be.
