@@ -103,9 +103,10 @@ class Run:
 
     def score(self, path: str, mean: float, spread: float, **facts: Any) -> None:
         returns = mean + spread * self.rng.standard_normal(EPISODES)
-        pd.DataFrame({"return": returns}).to_csv(self.at(path), index=False)
+        columns = {"slot": np.arange(len(returns)), "episode": 0, "return": returns}
+        pd.DataFrame(columns).to_csv(self.at(path), index=False)
         self.means[path] = returns.mean()
-        agent = {"commit": "a", "data": {}, "seed": 0}
+        agent = {"kind": "student", "commit": "a", "data": {}, "seed": 0}
         about = {"protocol": "paper2015", "agent": agent, "commit": "b", "evaluation": {"episodes": EPISODES}}
         facts = {**about, **facts}
         sidecar.write_sidecar(self.at(path), facts)

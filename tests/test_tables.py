@@ -232,13 +232,15 @@ def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
 
 def test_temperatures_are_a_row_and_an_axis_and_networks_panels() -> None:
     values = {"kl/c": 0.01, "kl_tau1/c": 1.0, "kl/d": 0.01, "kl_tau1/d": 1.0}
-    scores = scored({"pong": [20.0]}, {("pong", name): [[10.0]] for name in values})
+    scores = scored({"pong": [20.0]}, {("pong", name): [[15.0 if "/d" in name else 10.0]] for name in values})
     table = experiment_table(scores, PAPER, "temperature", values)
     row = table.iloc[-1]
     assert (row["game"], row["kl/c.score"], row["kl_tau1/d.score"]) == ("temperature", 0.01, 1)
     assert np.isnan(row["kl/c.percent"])
     figure = scores_against(table, {name: name.split("/")[1] for name in values}, "temperature")
     assert [axes.get_title() for axes in figure.axes] == ["c", "d"]
+    (shown,) = {axes.get_ylim() for axes in figure.axes}  # alike, though the panels' scores are not
+    assert shown[0] < 50 < 75 < shown[1]
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["0.01", "1"]
 
 

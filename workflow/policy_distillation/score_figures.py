@@ -96,8 +96,8 @@ def scores_against(table: pd.DataFrame, series: Mapping[str, str], against: str)
             variants = [variant for variant, own in series.items() if own == name]
             _lines(axes, table.set_index("game"), variants, against, scale)
             axes.set_ylabel(AXES[scale])
-            low, high = axes.get_ylim()
-            axes.set_ylim(max(low, SHOWN[0]), min(high, SHOWN[1]))
+        lows, highs = zip(*(axes.get_ylim() for axes in all_axes), strict=True)
+        plt.setp(all_axes, ylim=(max(min(lows), SHOWN[0]), min(max(highs), SHOWN[1])))  # panels are to be compared
         legend(figure, "outside right upper")
     return figure
 
@@ -117,7 +117,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, variants: Sequence[str], against: str
             rows.loc[MEAN_ROW, [f"{variant}.{part}" for variant in variants]].to_numpy(float)
             for part in ("percent", "percent_paper")
         )
-        if np.isfinite(mean).any():
+        if np.isfinite(mean).any() and len(games) > 1:
             axes.plot(places, mean, "o-", color="#111111", linewidth=2.2, label="geometric mean")
         if np.isfinite(paper).any():
             axes.plot(places, paper, "D", color="white", markeredgecolor="#111111", label=PAPER)
