@@ -21,9 +21,9 @@ STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Four experiments' tables; four games' teacher, random play and three seeds of six students; four students of
-        # three games; three seeds of two students that learn by Adam; a student that drives.
-        (STUDY, 4 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 + 1),
+        # Five experiments' tables; four games' teacher, random play and three seeds of six students; four students of
+        # three games; three seeds of two students that learn by Adam, and of one that drives.
+        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 + 3),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
     ],
 )
@@ -54,6 +54,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         ("single_task", "Four games, three losses"),
         ("compression", "Smaller networks"),
         ("optimizer", "Adam beside Muon"),
+        ("driver", "Who acts"),
         ("multi_task_3", "One network for three games"),
     ],
 )
