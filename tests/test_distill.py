@@ -21,6 +21,7 @@ import torch
 from policy_distillation import distill as algorithm
 from policy_distillation import evaluate, optimizers, progress
 from policy_distillation import hours as hours_module
+from policy_distillation import run as run_module
 from policy_distillation import students as module
 from policy_distillation.atari import Episode
 from policy_distillation.capture import WARM_UP
@@ -640,8 +641,9 @@ def test_a_terminated_run_of_a_driving_student_ends_with_the_same_bits(driving, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("driving", [6], indirect=True)
-def test_a_driving_students_hours_are_deleted_once_no_window_reaches_them(driving, tmp_path, no_play):
+def test_a_driving_students_hours_are_deleted_once_no_window_reaches_them(driving, tmp_path, no_play, monkeypatch):
     """In the fifth hour, with windows of two: the third is what the newest state needed when the fifth began."""
+    monkeypatch.setattr(run_module, "SAVING_SHARE", math.inf)  # a state every update, however slow the disk
     parts, teachers = driving
     recipe = replace(RECIPE, driver="student")
     assert interrupted_at(23, parts, tmp_path / "run", recipe, teachers=teachers, checkpoint_seconds=0) == 143

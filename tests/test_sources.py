@@ -157,7 +157,9 @@ def test_weights_of_a_type_that_numpy_has_not_are_refused(agent):
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name).bfloat16() for name in file.keys()}  # noqa: SIM118
     path.write_bytes(save(tensors, metadata))
-    assert f"{path} is damaged (" in refusal(check_source, "pong", str(path), "paper2015")
+    said = refusal(check_source, "pong", str(path), "paper2015")
+    # Other libraries that this process has loaded may have taught numpy the type.
+    assert said.startswith((f"teacher.source: {path} is damaged (", f"teacher.source: {path} was altered since"))
 
 
 @pytest.mark.parametrize(
