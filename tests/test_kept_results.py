@@ -22,8 +22,8 @@ STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
     ("run", "files"),
     [
         # Five experiments' tables; four games' teacher, random play and three seeds of six students; four students of
-        # three games; three seeds of two students that learn by Adam, and of one that drives.
-        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 + 3),
+        # three games; three seeds of two students of two games that learn by Adam, and of one that drives.
+        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
     ],
 )
