@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from policy_distillation.checkpoints import LARGEST_LAYER
 from policy_distillation.checks import check_config
 from policy_distillation.config import ConfigError
 from policy_distillation.grid import Grid
@@ -35,7 +36,7 @@ def refusal(change: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_a_file_of_ones_own_whose_outputs_are_q_values_cannot_be_sampled(tmp_path: Path) -> None:
+def test_a_file_of_ones_own_whose_outputs_are_q_values_cannot_be_sampled() -> None:
     """Known before the recordings are made, as of a teacher that is trained."""
     teacher = ROOT / "resources/teachers/pong/agent.safetensors"
     student = ROOT / "resources/students/pong/net3/agent.safetensors"  # of KL: its outputs are logits
@@ -62,10 +63,14 @@ OVERLAYS = [
 ]
 
 
-@pytest.mark.parametrize("file", [None, *OVERLAYS], ids=str)
-def test_the_shipped_configurations_are_valid(file: str | None) -> None:
-    below = [file.replace("kept.yaml", "overrides.yaml")] if file and file.endswith("kept.yaml") else []
-    check_config(shipped(*below, *([file] if file else [])))
+@pytest.mark.parametrize("files", [[], *([file] for file in OVERLAYS)], ids=str)
+def test_the_shipped_configurations_are_valid(files: list[str]) -> None:
+    check_config(shipped(*files))
+
+
+def test_no_network_is_allowed_that_could_not_be_loaded() -> None:
+    schema = yaml.safe_load((ROOT / "workflow/policy_distillation/schemas/config.schema.yaml").read_text())
+    assert schema["$defs"]["width"]["maximum"] == LARGEST_LAYER
 
 
 def test_the_default_is_the_papers_protocol() -> None:

@@ -195,13 +195,8 @@ def test_findings_say_what_the_intervals_decide() -> None:
     kl, nll, mse = estimate(98, 95, 102), estimate(96, 92, 99), estimate(90, 80, 96)
     differences = [
         {"variant": "mse", "against": "nll", "difference": -6.5, "low": -12.0, "high": -1.0},
-        {
-            "variant": "mse",
-            "against": "kl",
-            "difference": -7.5,
-            "low": -13.0,
-            "high": -2.0,
-        },  # though their own intervals meet
+        # Though their own intervals meet:
+        {"variant": "mse", "against": "kl", "difference": -7.5, "low": -13.0, "high": -2.0},
         {"variant": "nll", "against": "kl", "difference": -2.0, "low": -5.0, "high": 1.0},
     ]
     assert findings({"mse": mse, "nll": nll, "kl": kl}, differences) == [

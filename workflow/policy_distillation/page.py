@@ -81,8 +81,8 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         facts: for the introduction: ``results``, ``protocol``, ``epsilon``; ``teacher_curves``, paths of SVGs.
         benchmarks: the folder of the jobs' times, by rule.
     """
-    origins = [read_sidecar(cell.scores) for experiment in experiments for cell in experiment.cells]
     cells = [cell for experiment in experiments for cell in experiment.cells]
+    origins = [read_sidecar(cell.scores) for cell in cells]
     # One a folder; an agent that learned the games itself is none.
     distilled = {
         cell.scores.parent for cell, origin in zip(cells, origins, strict=True) if origin["agent"]["kind"] == "student"
@@ -96,7 +96,7 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
         sections=[_section(experiment) for experiment in experiments],
         teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
         students=len(distilled),
-        games=sorted({game_title(cell.game) for experiment in experiments for cell in experiment.cells}),
+        games=sorted({game_title(cell.game) for cell in cells}),
         episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
         sampled=any(origin.get("acting") == "sample" for origin in origins),
         seeds=seed_counts(experiments),
