@@ -14,13 +14,9 @@ import safetensors
 import safetensors.torch
 import torch
 from conftest import ROOT
-from policy_distillation.checkpoints import (
-    CheckpointError,
-    load_agent,
-    read_metadata,
-    save_agent,
-)
+from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.header import CheckpointError, read_metadata
 from policy_distillation.networks import Agent, Network
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -17,9 +17,10 @@ import torch
 from conftest import ROOT
 from policy_distillation import atari
 from policy_distillation.__main__ import main
-from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
+from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.exporting import ExportError, deployment
 from policy_distillation.exporting.libraries import export_cleanrl
+from policy_distillation.header import CheckpointError
 from policy_distillation.importing import agents as importing
 from policy_distillation.networks import Agent, Network
 from policy_distillation.protocols import PROTOCOLS

@@ -44,7 +44,7 @@ def test_gpus_are_those_that_the_environment_lists(
 TAKE = """
 import os, sys
 from policy_distillation.hardware import job_device
-print(job_device(sys.argv[1], sys.argv[2] == "gpu"), os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+print(job_device(sys.argv[1]), os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 sys.stdin.read()
 """
 
@@ -53,8 +53,8 @@ def test_jobs_take_a_gpu_each_and_share_when_all_are_taken(tmp_path: Path) -> No
     environment = {"CUDA_VISIBLE_DEVICES": "3,5,GPU-a", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT / "workflow")}
     started: list[subprocess.Popen[str]] = []
 
-    def take(device: str, what: str = "gpu") -> tuple[str, str]:
-        command = [sys.executable, "-c", TAKE, device, what]
+    def take(device: str) -> tuple[str, str]:
+        command = [sys.executable, "-c", TAKE, device]
         job = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         started.append(job)
         device, _, gpu = job.stdout.readline().strip().partition(" ")
@@ -62,7 +62,7 @@ def test_jobs_take_a_gpu_each_and_share_when_all_are_taken(tmp_path: Path) -> No
 
     try:
         assert [take("auto"), take("cuda")] == [("auto", "3"), ("cuda", "5")]
-        assert take("auto", "none") == take("cpu") == ("cpu", "")
+        assert take("cpu") == ("cpu", "")
         assert take("cuda:1") == ("cuda:1", "3,5,GPU-a")  # as it is told
         assert take("auto") == ("auto", "GPU-a")
         assert take("auto")[1] in ("3", "5", "GPU-a")

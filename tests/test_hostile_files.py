@@ -23,8 +23,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from policy_distillation.checkpoints import CheckpointError, load_agent, read_metadata, save_agent
+from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, DatasetError, seal
+from policy_distillation.header import CheckpointError, read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.protocols import PROTOCOLS

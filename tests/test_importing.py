@@ -24,7 +24,8 @@ import yaml
 from numpy.lib.stride_tricks import sliding_window_view
 from policy_distillation import importing
 from policy_distillation.__main__ import import_, main
-from policy_distillation.checkpoints import CheckpointError, load_agent, read_metadata, save_agent
+from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.header import CheckpointError, read_metadata
 from policy_distillation.importing import containers, pickle_limits
 from policy_distillation.importing.agents import differences, download, import_agent
 from policy_distillation.importing.containers import AgentImportError, read_tensors

@@ -267,6 +267,43 @@ def test_a_driver_explores_as_a_teacher_does(monkeypatch):
         assert np.mean(actions[:, slots] != best) == pytest.approx(0.2 * 3 / 4, abs=0.04)
 
 
+def agent_that_takes(action):
+    return SimpleNamespace(
+        q_values=lambda seen, *_: np.eye(4, dtype=np.float32)[np.full(len(seen), action)],
+        readouts={"breakout": Readout()},
+    )
+
+
+def test_every_emulator_explores_by_its_own_epsilon(monkeypatch):
+    monkeypatch.setattr("policy_distillation.play.AtariVector", Scripted)
+    settings = Dataset(1, 80, 5, [0.0, 0.2, 0.8])
+    assert settings.epsilons.tolist() == [0.0, 0.2, 0.8, 0.0, 0.2]
+    assert replace(settings, epsilon=0.05).epsilons.tolist() == [0.05] * 5
+    for driver, driven in ((None, 0), (agent_that_takes(2), 2)):
+        play = Play("breakout", PROTOCOLS["paper2015"], 5, 0)
+        actions = np.array(
+            [play.step(agent_that_takes(1), settings.epsilons, driver, driven).actions for _ in range(2000)]
+        )
+        best = np.where(np.arange(5) < driven, 2, 1)
+        np.testing.assert_allclose((actions != best).mean(0), settings.epsilons * 3 / 4, atol=0.03)
+    plays = [Play("breakout", PROTOCOLS["paper2015"], 5, 0) for _ in range(2)]
+    for epsilon, play in zip((0.3, np.full(5, 0.3)), plays, strict=True):
+        play.start_anywhere(agent_that_takes(1), epsilon, 1000)
+    assert_same(*[advance(play, agent_that_takes(1), 50, epsilon=0.3) for play in plays])
+
+
+def test_games_in_which_play_begins_are_of_the_emulators_epsilon(monkeypatch):
+    monkeypatch.setattr("policy_distillation.play.AtariVector", Scripted)
+    play = Play("breakout", PROTOCOLS["paper2015"], 8, 0)
+    epsilons = Dataset(1, 80, 8, [0.0, 1.0]).epsilons
+    play.start_anywhere(agent_that_takes(1), epsilons, 1000)
+    state = play.state_dict()
+    random = [(state["actions"][: state["steps"][slot], slot] != 1).float().mean() for slot in range(8)]
+    assert (play.steps >= 10).sum() > 4
+    for slot in np.flatnonzero(play.steps >= 10):
+        assert random[slot] == 0 if epsilons[slot] == 0 else random[slot] > 0.4
+
+
 @pytest.mark.slow
 def test_the_example_asks_the_student_about_both_players_games():
     """docs/examples/drift.py."""

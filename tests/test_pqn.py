@@ -11,8 +11,9 @@ import pytest
 import torch
 from policy_distillation import acting, evaluate, pqn, teachers
 from policy_distillation.atari import Episode
-from policy_distillation.checkpoints import CheckpointError, load_agent, save_agent
+from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.evaluate import Evaluation
+from policy_distillation.header import CheckpointError
 from policy_distillation.networks import Agent, Network
 from policy_distillation.pqn import PQN, lambda_returns, update
 from policy_distillation.protocols import PROTOCOLS

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Checkout
 from policy_distillation.__main__ import describe_csv
-from policy_distillation.checkpoints import read_metadata, save_agent
+from policy_distillation.checkpoints import save_agent
+from policy_distillation.header import read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.provenance import commit_of

@@ -10,10 +10,11 @@ import pytest
 import safetensors.torch
 import torch
 from policy_distillation.acting import choose, epsilon_greedy
-from policy_distillation.checkpoints import CheckpointError, load_agent, load_initial_agent, read_metadata, save_agent
+from policy_distillation.checkpoints import load_agent, load_initial_agent, save_agent
 from policy_distillation.dataset_format import DatasetError, seal
 from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation, play_episodes
+from policy_distillation.header import CheckpointError, read_metadata
 from policy_distillation.hours import RecordedHours
 from policy_distillation.losses import make_loss
 from policy_distillation.networks import Agent, Network

@@ -19,8 +19,8 @@ import slurm_cluster
 import torch
 import yaml
 from conftest import Checkout
-from policy_distillation.checkpoints import read_metadata
 from policy_distillation.files import file_digest
+from policy_distillation.header import read_metadata
 from policy_distillation.resources import BASE_MB
 from policy_distillation.slurm import forget_no_job, job_prefix
 

@@ -21,8 +21,9 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import ROOT, Checkout
-from policy_distillation.checkpoints import load_agent, read_metadata
+from policy_distillation.checkpoints import load_agent
 from policy_distillation.files import file_digest
+from policy_distillation.header import read_metadata
 from policy_distillation.parts import Part
 from policy_distillation.readouts import Readout, Support
 from policy_distillation.sidecar import read_sidecar

@@ -17,12 +17,13 @@ import numpy as np
 import tyro
 
 from .acting import EPSILON
-from .checkpoints import load_agent, protocol_name, read_metadata, save_agent
+from .checkpoints import load_agent, save_agent
 from .evaluate import SLOTS_PER_SHARE, Actor, Evaluation, mean_return, play_episodes
 from .exporting.command import export
 from .exporting.onnx import OnnxAgent
 from .files import check_output, strict_json
 from .games import game_name
+from .header import protocol_name, read_metadata
 from .importing.agents import describe, import_agent
 from .parts import Part
 from .protocols import ProtocolName

@@ -19,15 +19,19 @@ def exploration(step: int, start: float, end: float, decay_steps: int) -> float:
     return start + fraction * (end - start)
 
 
-def epsilon_greedy(q_values: NDArray[np.float32], epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
-    """The best action of each row, or with probability epsilon a uniformly random one."""
+def epsilon_greedy(
+    q_values: NDArray[np.float32], epsilon: float | NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The best action of each row, or a uniformly random one, with probability epsilon: one for all, or each row's."""
     slots, num_actions = q_values.shape
     explore = rng.random(slots) < epsilon
     random = rng.integers(0, num_actions, slots)
     return np.where(explore, random, q_values.argmax(1))
 
 
-def choose(outputs: NDArray[np.float32], acting: Acting, epsilon: float, rng: np.random.Generator) -> NDArray[np.int64]:
+def choose(
+    outputs: NDArray[np.float32], acting: Acting, epsilon: float | NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Actions as the agent takes them whose outputs (slots, actions) these are: see :class:`readouts.Readout`.
 
     A sampled policy is sampled by Gumbel noise: argmax(logits + noise) is distributed as softmax(logits).

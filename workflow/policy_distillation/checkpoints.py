@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,23 +11,16 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
-from .files import atomic_path, named_digest, strict_json
+from .files import atomic_path, strict_json
+from .header import FORMAT, KEY, CheckpointError, read_metadata, weights_digest
 from .networks import Agent, Network
-from .protocols import PROTOCOLS
 from .readouts import MOST_ACTIONS, Readout
 
-FORMAT = "policy_distillation.agent/1"
-KEY = "policy_distillation"
 LARGEST_LAYER = 65_536
 """Units that a file may ask for in one layer; beyond it the file is taken for damaged."""
 MOST_LAYERS = 16
 """Convolutions that a file may ask for."""
-
-
-class CheckpointError(ValueError):
-    """A file that is no agent of ours: truncated, altered or foreign. The message is one line for the user."""
 
 
 def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
@@ -48,50 +40,10 @@ def save_agent(path: Path, agent: Agent, metadata: Mapping[str, Any], dtype: tor
     folded = copy.deepcopy(agent).cpu()
     folded.fold_input_scaling()
     tensors = {name: parameter.detach().to(dtype).contiguous() for name, parameter in folded.named_parameters()}
-    header["digest"] = _tensors_digest(tensors)
+    header["digest"] = weights_digest({name: tensor.numpy() for name, tensor in tensors.items()})
     with atomic_path(path) as temporary:
         # Not save_file, which makes files that only their owner may read.
         temporary.write_bytes(safetensors.torch.save(tensors, {KEY: strict_json(header, sort_keys=True)}))
-
-
-def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    return named_digest({name: tensor.contiguous().numpy().tobytes() for name, tensor in tensors.items()})
-
-
-def read_metadata(path: Path | str) -> dict[str, Any]:
-    """What an agent's file says about itself, without loading its weights."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get(KEY)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        if Path(path).is_dir():
-            raise CheckpointError(f"{path}: a folder; name the agent.safetensors in it") from None
-        if Path(path).suffix == ".onnx":
-            raise CheckpointError(
-                f"{path}: an ONNX file, which only `evaluate` and `inspect` read; name the .safetensors that it was "
-                "made of"
-            ) from None
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-    if text is None:
-        raise CheckpointError(f"{path}: a safetensors file, but not an agent of this project")
-    try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError):
-        raise CheckpointError(f"{path}: its metadata is not JSON") from None
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: its format is not {FORMAT}")
-    return metadata
-
-
-def protocol_name(metadata: Mapping[str, Any], path: Path | str) -> str:
-    """How the emulator was driven for the agent in a file. Raises CheckpointError where its metadata does not say."""
-    made = metadata.get("protocol")
-    name = made.get("name") if isinstance(made, dict) else None
-    if name not in PROTOCOLS:
-        raise CheckpointError(f"{path}: its protocol is {name!r}; allowed: {', '.join(PROTOCOLS)}")
-    return str(name)
 
 
 def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Agent, dict[str, Any]]:
@@ -127,7 +79,7 @@ def load_agent(path: Path | str, device: torch.device | str = "cpu") -> tuple[Ag
         if not types <= {"F32", "F16"}:
             raise ValueError(f"tensors of type {', '.join(sorted(types))}; allowed: F32, F16")
         tensors = safetensors.torch.load_file(path)
-        if _tensors_digest(tensors) != metadata["digest"]:
+        if weights_digest({name: tensor.numpy() for name, tensor in tensors.items()}) != metadata["digest"]:
             raise ValueError("its weights are not those that were saved")
         agent = Agent(network, actions, readouts)
         agent.load_state_dict(tensors, strict=False)  # all its parameters; inputs are scaled by 1/255, the default

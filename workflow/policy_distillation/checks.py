@@ -16,12 +16,13 @@ from .grid import Grid
 from .sources import has_snapshots, learns_q_values
 
 MEANS_NOTHING_BUT_TO = {
-    "dqn": ("loss", "q_learning"),
-    "temperature": ("loss", "kl"),
-    "logits_temperature": ("loss", "kl"),
-    "filters_learning_rate": ("optimizer", "muon"),
+    "dqn": ("loss", ["q_learning"]),
+    "temperature": ("loss", ["kl"]),
+    "logits_temperature": ("loss", ["kl"]),
+    "filters_learning_rate": ("optimizer", ["muon"]),
 }
-"""Keys of a recipe that one loss or optimiser reads. Said for another, they make students anew and change nothing."""
+"""Keys of a recipe, and the losses or optimisers that read them. Said for another, they make students anew and change
+nothing."""
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -91,8 +92,9 @@ def _check_recipes(grid: Grid) -> None:
             raise ConfigError(f"{where}: {others[0]} means nothing to q_learning; allowed: dqn, evaluation_episodes")
         full = grid.recipe(name)
         for key, (whose, needed) in MEANS_NOTHING_BUT_TO.items():
-            if key in recipe and full[whose] != needed:
-                raise ConfigError(f"{where}.{key}: means nothing to the {whose} {full[whose]}; allowed with {needed}")
+            if key in recipe and full[whose] not in needed:
+                allowed = ", ".join(needed)
+                raise ConfigError(f"{where}.{key}: means nothing to the {whose} {full[whose]}; allowed with {allowed}")
         if full["teacher"] == "online" and full["driver"] != "teacher":
             raise ConfigError(f"{where}: teacher is online and driver {full['driver']}; allowed: driver: teacher")
 
@@ -167,15 +169,18 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
 
 def _check_against(grid: Grid) -> None:
     """Variants that the experiment's figure has no place for."""
-    fit = dict.fromkeys(("temperature", "logits_temperature"), grid.recipes_by("kl"))
-    fit["data"] = [name for name in grid.config["recipes"] if grid.distils(name)]
+    losses = {name: recipe["loss"] for name, recipe in grid.config["recipes"].items()}
+    fit = {
+        key: [name for name, loss in losses.items() if loss in MEANS_NOTHING_BUT_TO[key][1]]
+        for key in ("temperature", "logits_temperature")
+    }
+    fit["data"] = [name for name in losses if grid.distils(name)]
     for name, experiment in grid.config["experiments"].items():
         against = experiment.get("against", "")
         for recipe in experiment["recipes"] if against in fit else []:
             if recipe not in fit[against]:
-                loss = grid.recipe(recipe)["loss"]
                 raise ConfigError(
-                    f"experiments.{name}.against: {against} means nothing to {recipe}, whose loss is {loss}; "
+                    f"experiments.{name}.against: {against} means nothing to {recipe}, whose loss is {losses[recipe]}; "
                     f"allowed: the recipes {', '.join(fit[against])}"
                 )
         if against == "teacher" and not set(experiment["recipes"]) & set(fit["data"]):
@@ -247,6 +252,11 @@ def _check_divisors(grid: Grid) -> None:
     data, evaluation = grid.config["dataset"], grid.config["evaluation"]
     if data["steps_per_hour"] % data["envs"]:
         raise ConfigError(f"dataset.envs: {data['envs']} does not divide steps_per_hour, {data['steps_per_hour']}")
+    shared = data["epsilon"] if isinstance(data["epsilon"], list) else []
+    if len(shared) > data["envs"]:
+        raise ConfigError(
+            f"dataset.epsilon: {len(shared)} values for dataset.envs, {data['envs']}; allowed: as many or fewer"
+        )
     scored = {"evaluation.episodes": evaluation["episodes"]}
     for game, changes in evaluation["games"].items():
         scored[f"evaluation.games.{game}.episodes"] = changes["episodes"]

@@ -42,13 +42,13 @@ def limits(device: str) -> dict[str, int]:
     return {"mem_mb": memory_mb()} | ({"gpu": count} if device != "cpu" and count else {})
 
 
-def job_device(device: str, gpu: bool = True) -> str:
-    """Where a job of the workflow computes: on the CPU if it asks for no GPU, else as the configuration says.
+def job_device(device: str) -> str:
+    """Where a job of the workflow that learns computes: as the configuration says.
 
     Where there are several GPUs and none is named, it takes one that no other job of this user has on this machine, for
     as long as its process lives; where all are taken, it shares one. To be called before CUDA is initialised.
     """
-    if device == "cpu" or not gpu:
+    if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         return "cpu"
     visible = gpus()

@@ -176,7 +176,7 @@ class _DrivenGame:
         self._before: dict[str, Any] | None = None  # the play when the hour began that is being recorded
         self.play = Play(like.game, PROTOCOLS[like.protocol["name"]], like.slots, seed, stop)
         if state is None:
-            self.play.start_anywhere(self._teacher, self._settings.epsilon, self._settings.warmup_steps)
+            self.play.start_anywhere(self._teacher, self._settings.epsilons, self._settings.warmup_steps)
         else:
             self._hour = state["hour"]
             self.play.load_state_dict(state["play"])

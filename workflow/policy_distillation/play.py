@@ -72,25 +72,25 @@ class Play:
     def step(
         self,
         agent: Agent,
-        epsilon: float,
+        epsilon: float | NDArray[np.float64],
         driver: Agent | None = None,
         driven: int = 0,
     ) -> Transition:
         """Play one step in every slot, as the agent acts.
 
         Args:
-            epsilon: probability of a random action; not of a policy that is sampled.
+            epsilon: probability of a random action, one for all or each slot's own; not of a policy that is sampled.
             driver: who acts in the first ``driven`` slots; the Q-values are the agent's in every slot.
         """
         self._heed()
-        observations, game = self.observations, self.env.game
+        observations, game, own = self.observations, self.env.game, np.broadcast_to(epsilon, len(self.steps))
         q_values = agent.q_values(observations, game)
         if driver is None:
-            actions = choose(q_values, agent.readouts[game].acting, epsilon, self.rng)
+            actions = choose(q_values, agent.readouts[game].acting, own, self.rng)
         else:
             wishes = driver.q_values(observations[:driven], game)
-            drivers = choose(wishes, driver.readouts[game].acting, epsilon, self.rng)
-            others = choose(q_values[driven:], agent.readouts[game].acting, epsilon, self.rng)
+            drivers = choose(wishes, driver.readouts[game].acting, own[:driven], self.rng)
+            others = choose(q_values[driven:], agent.readouts[game].acting, own[driven:], self.rng)
             actions = np.concatenate([drivers, others])
         return Transition(observations, q_values, actions, self._advance(actions))
 
@@ -110,7 +110,7 @@ class Play:
         self.observations = step.observations
         return step
 
-    def start_anywhere(self, agent: Agent, epsilon: float, longest: int) -> None:
+    def start_anywhere(self, agent: Agent, epsilon: float | NDArray[np.float64], longest: int) -> None:
         """Bring every slot to some step of a game, drawn from all those that the agent plays in whole games.
 
         Every slot plays one game to its end. Of all their steps together, as many as there are slots are drawn, and the
@@ -119,6 +119,7 @@ class Play:
         are few. With ten, the shares of the quarters of the reference teachers' games are right within 0.004.)
 
         Args:
+            epsilon: as in :meth:`step`. Slots with different ones play different games, and share none.
             longest: steps after which a game that has not ended counts as it is. With 0, nothing happens.
         """
         if not longest:
@@ -133,8 +134,14 @@ class Play:
                 break
         so_far = self._games()
         games = [whole.get(slot, so_far[slot]) for slot in range(slots)]
-        drawn = draw_steps([len(game.actions) for game in games], slots, self.rng)
-        self._play_again([GameSoFar(games[game].seed, games[game].actions[:step]) for game, step in drawn])
+        begun = list(games)
+        for value in np.unique(own := np.broadcast_to(epsilon, slots)):
+            alike = np.flatnonzero(own == value)
+            drawn = draw_steps([len(games[slot].actions) for slot in alike], len(alike), self.rng)
+            for place, (number, step) in zip(alike, drawn, strict=True):
+                game = games[alike[number]]
+                begun[place] = GameSoFar(game.seed, game.actions[:step])
+        self._play_again(begun)
 
     def _games(self) -> list[GameSoFar]:
         """The games in progress."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ProtocolName = Literal["paper2015", "machado2018", "sb3", "cleanrl", "pfrl", "dopamine"]
@@ -31,69 +31,31 @@ class Protocol:
     """What stands in an observation for frames from before the game began: its first frame, or black."""
 
 
-PROTOCOLS = {
-    "paper2015": Protocol(
-        name="paper2015",
-        repeat_action_probability=0.0,
-        noop_max=30,
-        fire_on_reset=False,
-        full_action_space=False,
-        max_episode_frames=108_000,
-        life_loss_terminates=True,
-        clip_rewards=True,
-    ),
-    # Machado et al. 2018, "Revisiting the Arcade Learning Environment", table 5.
-    "machado2018": Protocol(
-        name="machado2018",
-        repeat_action_probability=0.25,
-        noop_max=0,
-        fire_on_reset=False,
-        full_action_space=True,
-        max_episode_frames=18_000 * 5,
-        life_loss_terminates=False,
-        clip_rewards=True,
-    ),
-    # How other libraries drive the emulator: what this one can imitate. docs/importing.md says what it cannot.
-    "sb3": Protocol(
-        name="sb3",
-        repeat_action_probability=0.0,
-        noop_max=30,
-        fire_on_reset=True,
-        full_action_space=False,
-        max_episode_frames=108_000,
-        life_loss_terminates=True,
-        clip_rewards=True,
-    ),
-    "cleanrl": Protocol(  # tianshou too
-        name="cleanrl",
-        repeat_action_probability=0.0,
-        noop_max=30,
-        fire_on_reset=True,
-        full_action_space=False,
-        max_episode_frames=108_000,
-        life_loss_terminates=True,
-        clip_rewards=True,
-        repeat_first_frame=True,
-    ),
-    "pfrl": Protocol(
-        name="pfrl",
-        repeat_action_probability=0.0,
-        noop_max=30,
-        fire_on_reset=False,
-        full_action_space=False,
-        max_episode_frames=108_000,
-        life_loss_terminates=True,
-        clip_rewards=True,
-        repeat_first_frame=True,
-    ),
-    "dopamine": Protocol(
-        name="dopamine",
-        repeat_action_probability=0.25,
-        noop_max=0,
-        fire_on_reset=False,
-        full_action_space=False,
-        max_episode_frames=108_000,
-        life_loss_terminates=False,
-        clip_rewards=True,
-    ),
-}
+PAPER2015 = Protocol(
+    name="paper2015",
+    repeat_action_probability=0.0,
+    noop_max=30,
+    fire_on_reset=False,
+    full_action_space=False,
+    max_episode_frames=108_000,
+    life_loss_terminates=True,
+    clip_rewards=True,
+)
+# Sticky actions, all actions, no signal of a lost life: Machado et al. 2018, "Revisiting the Arcade Learning
+# Environment". How long an episode may last is ours: 25 minutes.
+MACHADO2018 = replace(
+    PAPER2015,
+    name="machado2018",
+    repeat_action_probability=0.25,
+    noop_max=0,
+    full_action_space=True,
+    max_episode_frames=90_000,
+    life_loss_terminates=False,
+)
+# How other libraries drive the emulator: what this one can imitate. docs/importing.md says what it cannot.
+SB3 = replace(PAPER2015, name="sb3", fire_on_reset=True)
+CLEANRL = replace(SB3, name="cleanrl", repeat_first_frame=True)  # tianshou too
+PFRL = replace(PAPER2015, name="pfrl", repeat_first_frame=True)
+DOPAMINE = replace(PAPER2015, name="dopamine", repeat_action_probability=0.25, noop_max=0, life_loss_terminates=False)
+
+PROTOCOLS = {protocol.name: protocol for protocol in (PAPER2015, MACHADO2018, SB3, CLEANRL, PFRL, DOPAMINE)}

@@ -9,7 +9,7 @@ again without the teacher: the fewer emulators, the less.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .atari import SIDE, STACK, action_ids
-from .checkpoints import load_agent, protocol_name
+from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
 from .files import atomic_path, file_digest
 from .hdf5 import open_hdf5
+from .header import protocol_name
 from .networks import Agent
 from .parts import Part
 from .play import Play, Transition
@@ -41,11 +42,18 @@ class Dataset:
     """Agent steps over all slots (the paper: 15 a second, 54,000)."""
     envs: int
     """Emulators that play in lockstep; must divide steps_per_hour."""
-    epsilon: float
-    """Probability of a random action (the paper: 0.05); a teacher whose policy is sampled takes none."""
+    epsilon: float | Sequence[float]
+    """Probability of a random action (the paper: 0.05); a teacher whose policy is sampled takes none. Several are the
+    emulators' in turn: the larger ones show how the teacher comes back from where it would not go by itself, for which
+    DART (Laskey et al. 2017) adds noise, too; the smaller ones, how its games go on."""
     warmup_steps: int = 0
     """Most steps of the game that each emulator plays before recording begins somewhere in those games. With 0, it
     begins with new games."""
+
+    @property
+    def epsilons(self) -> NDArray[np.float64]:
+        """Each emulator's, (envs,)."""
+        return np.resize(np.asarray(self.epsilon, np.float64), self.envs)
 
 
 def dump_part(
@@ -63,7 +71,7 @@ def dump_part(
         raise DatasetError(f"envs ({settings.envs}) must divide steps_per_hour ({settings.steps_per_hour})")
     teacher = load_teacher(teacher_path, game, protocol, device)
     play = Play(game, PROTOCOLS[protocol], settings.envs, stream(seed, "dataset", game, part))
-    play.start_anywhere(teacher, settings.epsilon, settings.warmup_steps)
+    play.start_anywhere(teacher, settings.epsilons, settings.warmup_steps)
     attributes = {"part": part, "seed": seed, "teacher": file_digest(teacher_path)}
     record(play, teacher, settings, path, attributes)
     play.close()
@@ -102,7 +110,7 @@ def record(
     times = settings.hours_per_part * settings.steps_per_hour // slots
     arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
     arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
-    episodes = _Episodes(play)
+    episodes, epsilons = _Episodes(play), settings.epsilons
     with atomic_path(path) as temporary:
         with open_hdf5(temporary, "w", userblock_size=USER_BLOCK) as file:
             frames = _frames(file, "frames", times, slots)
@@ -110,7 +118,7 @@ def record(
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             for time in range(times):
                 # Labels are for ever, so the teacher answers in float32.
-                transition = play.step(teacher, settings.epsilon, driver, driven)
+                transition = play.step(teacher, epsilons, driver, driven)
                 block[time % CHUNK] = transition.observations[:, -1]
                 arrays["q_values"][time] = transition.q_values
                 arrays["actions"][time] = transition.actions

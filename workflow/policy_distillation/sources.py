@@ -6,15 +6,13 @@ Imports nothing heavy: the workflow checks them before anything runs.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
-from .files import file_digest, named_digest
+from .files import file_digest
+from .header import CheckpointError, check_weights, protocol_name, read_metadata
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -193,18 +191,15 @@ def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[
 def _check_agent(key: str, path: Path, game: str, protocol: str) -> dict[str, Any]:
     metadata = _metadata(path, key)
     try:
-        with safetensors.safe_open(path, "np") as file:
-            weights = named_digest({name: file.get_tensor(name).tobytes() for name in file.keys()})  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:  # types that numpy has not
-        raise SourceError(f"{key}: {path} is damaged ({type(error).__name__}: {error})") from None
-    if metadata.get("digest") != weights:
-        raise SourceError(f"{key}: {path} was altered since it was written: its weights are not those that were saved")
+        check_weights(path, metadata)
+        made = protocol_name(metadata, path)
+    except CheckpointError as error:
+        raise SourceError(f"{key}: {error}") from None
     plays = sorted(metadata.get("actions", {}))
     if game not in plays:
         raise SourceError(f"{key}: {path} does not play {game}; it plays {', '.join(plays) or 'nothing'}")
-    name = metadata.get("protocol", {}).get("name")
-    if name != protocol:
-        raise SourceError(f"{key}: {path} was made under the protocol {name}, but protocol is {protocol}")
+    if made != protocol:
+        raise SourceError(f"{key}: {path} was made under the protocol {made}, but protocol is {protocol}")
     return metadata
 
 
@@ -228,10 +223,6 @@ def _digests() -> list[str]:
 def _metadata(path: Path, key: str) -> dict[str, Any]:
     """An agent's own description."""
     try:
-        with safetensors.safe_open(path, "np") as file:
-            metadata = json.loads((file.metadata() or {})["policy_distillation"])
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
-        raise SourceError(f"{key}: {path} is not an agent of this project ({type(error).__name__})") from None
-    if not isinstance(metadata, dict):
-        raise SourceError(f"{key}: {path} is not an agent of this project")
-    return metadata
+        return read_metadata(path)
+    except CheckpointError as error:
+        raise SourceError(f"{key}: {error}") from None

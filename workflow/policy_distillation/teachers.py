@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from .atari import AtariVector
-from .checkpoints import load_initial_agent, read_metadata
+from .checkpoints import load_initial_agent
 from .dqn import DQN
 from .evaluate import BestSnapshot, Evaluation
 from .files import atomic_path
+from .header import read_metadata
 from .networks import Agent, Network
 from .pqn import PQN
 from .protocols import PROTOCOLS

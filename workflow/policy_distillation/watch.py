@@ -13,11 +13,12 @@ from PIL import Image
 
 from .acting import EPSILON
 from .atari import FRAME_SKIP
-from .checkpoints import load_agent, protocol_name
+from .checkpoints import load_agent
 from .drawing import PICTURES_PER_STEP, Show, pictures, player, side_by_side
 from .files import check_output
 from .film import FRAMES_PER_SECOND, Moment, play_in_colour
 from .games import game_name
+from .header import protocol_name
 from .protocols import ProtocolName
 from .training import prepare_process, select_precision
 from .video import find_encoder, write_video

@@ -75,6 +75,8 @@ if command and command.executor == "local":
     for resource, amount in limits(config["machine"]["device"]).items():
         workflow.global_resources.setdefault(resource, amount)
 
+GPU = int(config["machine"]["device"] != "cpu")  # what a job that trains asks for
+
 
 pathvars:
     results=config["results"],
@@ -82,12 +84,17 @@ pathvars:
     benchmarks="<results>/benchmarks",
 
 
+def one_of(names):
+    """A wildcard's constraint; where there are no names, nothing fits."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     game="[a-z0-9_]+",
     games="[a-z0-9_]+",
     recipe="[a-z0-9_]+",
     network="[a-z0-9_]+",
-    experiment="[a-z0-9_]+",
+    experiment=one_of(config["experiments"]),
     seed="[0-9]+",
     part="[0-9]+",
 
@@ -104,8 +111,3 @@ def here(path):
 def travelling(paths):
     """Inputs that jobs read beside those that they wait for: declared where they must be fetched from a bucket."""
     return list(paths) if workflow.storage_settings.default_storage_provider else []
-
-
-def one_of(names):
-    """A wildcard's constraint; where there are no names, nothing fits."""
-    return "|".join(names) or "(?!)"

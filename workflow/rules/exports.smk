@@ -58,8 +58,6 @@ rule table_exports:
         md="<results>/exports_{experiment}.md",
     log:
         "<logs>/exports_{experiment}.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     localrule: True
     script:
         "../scripts/table_exports.py"

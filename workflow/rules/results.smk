@@ -27,8 +27,6 @@ rule table:
         aggregates_json="<results>/aggregates_{experiment}.csv.json",
     log:
         "<logs>/table/{experiment}.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     localrule: True
     params:
         facts=lambda wc: table_facts(grid, experiment(wc)),
@@ -47,8 +45,6 @@ rule figure:
         svg="<results>/figures/{experiment}/scores.svg",
     log:
         "<logs>/figures/{experiment}/scores.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     localrule: True
     params:
         facts=lambda wc: figure_facts(grid, experiment(wc), beside_teachers(grid, experiment(wc))),
@@ -71,8 +67,6 @@ rule figure_curves:
         svg="<results>/figures/{experiment}/curves.svg",
     log:
         "<logs>/figures/{experiment}/curves.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     localrule: True
     params:
         facts=lambda wc: figure_facts(grid, experiment(wc), with_curves(grid, experiment(wc))),
@@ -93,8 +87,6 @@ rule figure_profile:
         svg="<results>/figures/{experiment}/profile.svg",
     log:
         "<logs>/figures/{experiment}/profile.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     localrule: True
     script:
         "../scripts/figure_profile.py"

@@ -27,7 +27,7 @@ rule distill_student:
         recipe=one_of(name for name in config["recipes"] if grid.distils(name)),
     threads: config["machine"]["threads"]
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=lambda wc, attempt: resources.grown(resources.student_mb(grid, wc.games, wc.recipe), attempt),
         runtime=lambda wc: resources.capped(grid, resources.student_minutes(grid, wc.games, wc.recipe)),
     params:
@@ -53,7 +53,7 @@ rule train_joint_dqn:
     priority: 1  # the longest job of a laptop: start it first
     threads: config["machine"]["threads"]
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=lambda wc, attempt: resources.grown(resources.joint_mb(grid, wc.games, wc.recipe), attempt),
         runtime=lambda wc: resources.capped(grid, resources.joint_minutes(grid, wc.games, wc.recipe)),
     params:

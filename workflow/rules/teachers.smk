@@ -16,7 +16,7 @@ rule train_teacher:
         game=one_of(grid.trained(known_games())),
     threads: config["machine"]["threads"]
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=lambda wc, attempt: resources.grown(resources.teacher_mb(grid.teacher(wc.game)), attempt),
         runtime=lambda wc: resources.capped(grid, resources.teacher_minutes(grid.teacher(wc.game))),
     params:

@@ -11,8 +11,6 @@ rule video:
         sidecar="<results>/videos/{experiment}/{game}.mp4.json",
     log:
         "<logs>/video/{experiment}/{game}.log",
-    wildcard_constraints:
-        experiment=one_of(config["experiments"]),
     resources:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 60 * attempt),

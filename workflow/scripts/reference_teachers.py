@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
-from policy_distillation.checkpoints import read_metadata
+from policy_distillation.header import read_metadata
 from policy_distillation.joblog import logging_to
 from policy_distillation.shelf import write_shelf
 from policy_distillation.sidecar import copy_with_sidecar

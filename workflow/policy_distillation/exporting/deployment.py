@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from ..acting import EPSILON
 from ..atari import SIDE, STACK
-from ..checkpoints import load_agent, protocol_name
+from ..checkpoints import load_agent
 from ..evaluate import Actor, Evaluation, play_episodes
 from ..files import atomic_path, check_output
+from ..header import protocol_name
 from ..parts import Part
 from ..statistics import mean_return
 from ..stopping import told_in_a_line

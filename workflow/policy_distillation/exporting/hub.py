@@ -21,9 +21,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..acting import EPSILON
-from ..checkpoints import read_metadata
 from ..evaluate import SLOTS_PER_SHARE, Evaluation, play_episodes
 from ..files import atomic_path, file_digest, strict_json
+from ..header import read_metadata
 from ..networks import Agent
 from ..protocols import Protocol
 from ..readouts import describe_acting

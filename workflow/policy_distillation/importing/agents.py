@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..atari import action_ids
-from ..checkpoints import CheckpointError, read_metadata
 from ..files import file_digest
+from ..header import CheckpointError, read_metadata
 from ..networks import Agent
 from ..protocols import PROTOCOLS, Protocol
 from ..readouts import describe_acting
