@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from policy_distillation.checkpoints import LARGEST_LAYER
-from policy_distillation.checks import check_config
+from policy_distillation.checks import check_config, check_learning
 from policy_distillation.config import ConfigError
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
@@ -323,6 +323,23 @@ def test_how_finished_agents_are_scored_is_no_setting_of_training() -> None:
     check_config(config)
     assert Grid(config).progress_evaluation(32) == Grid(CONFIG).progress_evaluation(32)
     assert Grid(config).evaluation("pong") != Grid(CONFIG).evaluation("pong")
+
+
+def test_what_a_joint_dqn_does_not_read_is_not_held_against_it() -> None:
+    online = {"distillation": {"teacher": "online"}, "teacher": {"source": "reference"}}
+    driven = {"distillation": {"driver": "student"}, "dataset": {"parts": 1, "hours_per_part": 1}}
+    for change in (online, driven):
+        grid = Grid(merge(CONFIG, change))
+        check_learning(grid, "experiments.multi_task_3.recipes", "multi3", "joint_dqn")
+        with pytest.raises(ConfigError, match=r"kl needs snapshots|kl has the driver student"):
+            check_learning(grid, "experiments.multi_task_3.recipes", "multi3", "kl")
+
+
+def test_parts_that_nobody_plays_are_refused() -> None:
+    for change, what in (({"source": "reference"}, "'reference'"), ({"snapshots": 0}, "teacher.snapshots 0")):
+        with pytest.raises(ConfigError, match=what) as caught:
+            check_target(Grid(merge(CONFIG, {"teacher": change})), "results/datasets/pong/online/part0.h5")
+        assert str(caught.value).startswith("results/datasets/pong/online/part0.h5: it needs snapshots of a teacher")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from policy_distillation import cells, cost, resources
+from policy_distillation.atari import STACK
 from policy_distillation.cells import Cell
 from policy_distillation.grid import Grid, algorithm_settings
+from policy_distillation.sliding_window import _runs
 from test_config import CONFIG, ROOT, merge, shipped
 
 PAPER = Grid(CONFIG)
@@ -29,13 +31,32 @@ def test_a_games_name_is_the_set_of_that_game() -> None:
 def test_a_recipe_changes_the_defaults_and_a_game_the_teachers() -> None:
     assert PAPER.recipe("kl_tau1")["temperature"] == 1
     assert PAPER.recipe("kl_tau1")["batch_size"] == CONFIG["distillation"]["batch_size"]
-    grid = changed(teacher={"games": {"pong": {"algorithm": "pqn", "pqn": {"steps": 7}}}})
+    grid = changed(teacher={"games": {"pong": {"algorithm": "pqn", "pqn": {"steps": 7, "optimizer": "muon"}}}})
     assert algorithm_settings(grid.teacher("pong")) == {
         **CONFIG["teacher"]["pqn"],
         "steps": 7,
+        "optimizer": "muon",
         "evaluate_every": CONFIG["teacher"]["evaluate_every"],
     }
     assert grid.teacher("qbert") == PAPER.teacher("qbert")
+
+
+def test_what_a_run_does_not_read_is_none_of_its_settings() -> None:
+    """Else another temperature would make every student anew, and another rate of Muon every teacher that has none."""
+    hotter = changed(distillation={"temperature": 0.02, "logits_temperature": 2.0})
+    assert hotter.recipe("kl") != PAPER.recipe("kl")
+    assert [hotter.recipe(name) for name in ("mse", "nll")] == [PAPER.recipe(name) for name in ("mse", "nll")]
+
+    def runs(optimizer: str, rate: float) -> list[Any]:
+        filters = {"optimizer": optimizer, "filters_learning_rate": rate}
+        teacher = {"dqn": filters, "pqn": filters}
+        grid = changed(distillation=filters, teacher=teacher, recipes={"joint_dqn": {"dqn": {"steps": 5}}})
+        teachers = [algorithm_settings({**grid.teacher("pong"), "algorithm": name}) for name in ("dqn", "pqn")]
+        return [grid.recipe("kl"), grid.joint_dqn("multi3", "joint_dqn"), *teachers]
+
+    for optimizer in ("rmsprop", "adam"):
+        assert runs(optimizer, 0.1) == runs(optimizer, 0.2)
+    assert all(one != other for one, other in zip(runs("muon", 0.1), runs("muon", 0.2), strict=True))
 
 
 def test_a_joint_dqn_plays_as_many_steps_for_each_game_unless_it_says_how_many() -> None:
@@ -152,6 +173,13 @@ def test_memory_covers_replay_and_windows() -> None:
     assert one > 540_000 * 7_056 / 1e6 + 1_000
     assert 2.5 < (three - resources.BASE_MB) / (one - resources.BASE_MB) < 3
     assert resources.student_mb(PAPER, "pong", "kl_data10") < one
+    for data in (0.5, 0.75, 0.9, 0.99):  # short runs, each with its context, are more than what they are picked from
+        runs, run = _runs(5_400, data)
+        grid = changed(recipes={"some": {"loss": "kl", "data": data}})
+        asked = resources.student_mb(grid, "pong", "some") - resources.BASE_MB
+        assert asked > 10 * 10 * runs * (run + STACK - 1) * resources.FRAME_BYTES / 1e6  # ten hours, ten emulators
+    large = {"algorithm": "pqn", "pqn": {"envs": 1024, "rollout_steps": 128}}
+    assert resources.teacher_mb(large) > 1024 * 128 * 4 * resources.FRAME_BYTES / 1e6 + 1_000
 
 
 def test_time_follows_steps_and_updates() -> None:
@@ -213,10 +241,12 @@ def test_the_plan_of_one_cell() -> None:
         jobs[job.rule] = jobs.get(job.rule, 0) + job.jobs
     scoring = {"evaluate_agent": 2, "evaluate_random": 1}
     assert jobs == {"train_teacher": 1, "dump_dataset": 50, "distill_student": 1, **scoring}
+    teacher = next(job for job in cost.plan(grid) if job.rule == "train_teacher")
+    assert teacher.disk_gb == pytest.approx(51 * 0.007)  # the teacher and its snapshots
     student = cost.training(grid, Cell("pong", "kl", "dqn", 0))
     assert student.work["evaluate"] == 50 * 32
     assert student.work["dump"] == 0
-    assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0)).work["dump"] == 500 * 54_000 / 2
+    assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0)).work["dump"] == 499 * 54_000
     assert cost.hours(cost.scoring(grid, "pong"), {"evaluate": 64.0}, 1000.0) * 3600 == 128 * 1000 / 64
 
 

@@ -22,7 +22,7 @@ from policy_distillation import play
 from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetError, seal
-from policy_distillation.files import file_digest
+from policy_distillation.files import Locked, file_digest, hold_lock
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
 from policy_distillation.play import Play
@@ -212,6 +212,16 @@ def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp
     assert (actions == wishes.argmax(-1))[:, :3][sure[:, :3]].all()
     assert (actions[:, 3] == labels[:, 3].argmax(-1)).mean() > 0.99
     assert (actions[:, :3] != labels[:, :3].argmax(-1)).any()
+
+
+def test_a_part_is_written_by_one_process(teacher, tmp_path):
+    """One that a killed Snakemake left behind goes on; its successor gives way, and takes nothing from it."""
+    lock = hold_lock(tmp_path / ".part0.h5.lock")
+    with pytest.raises(Locked, match=f"{tmp_path}: in use by process {os.getpid()} "):
+        dump(teacher, tmp_path / "part0.h5")
+    lock.close()
+    assert dump(teacher, tmp_path / "part0.h5").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["part0.h5"]
 
 
 def test_rewards_are_unclipped(tmp_path):

@@ -12,17 +12,8 @@ from typing import Any
 from .cells import SINGLE
 from .config import ConfigError, check_schema
 from .games import GameError, game_name, known_games
-from .grid import Grid
+from .grid import READ_BY, Grid
 from .sources import has_snapshots, learns_q_values
-
-MEANS_NOTHING_BUT_TO = {
-    "dqn": ("loss", ["q_learning"]),
-    "temperature": ("loss", ["kl"]),
-    "logits_temperature": ("loss", ["kl"]),
-    "filters_learning_rate": ("optimizer", ["muon"]),
-}
-"""Keys of a recipe, and the losses or optimisers that read them. Said for another, they make students anew and change
-nothing."""
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -90,8 +81,8 @@ def _check_recipes(grid: Grid) -> None:
         others = sorted(recipe.keys() - {"loss", "dqn", "evaluation_episodes"})
         if recipe["loss"] == "q_learning" and others:
             raise ConfigError(f"{where}: {others[0]} means nothing to q_learning; allowed: dqn, evaluation_episodes")
-        full = grid.recipe(name)
-        for key, (whose, needed) in MEANS_NOTHING_BUT_TO.items():
+        full = {**grid.config["distillation"], **recipe}
+        for key, (whose, needed) in READ_BY.items():
             if key in recipe and full[whose] not in needed:
                 allowed = ", ".join(needed)
                 raise ConfigError(f"{where}.{key}: means nothing to the {whose} {full[whose]}; allowed with {allowed}")
@@ -136,6 +127,8 @@ def check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
 
 def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
     """Raise ConfigError for half an emulator, snapshots that nobody keeps, sampling where there is no policy."""
+    if not grid.distils(recipe):
+        return
     learning, envs = grid.recipe(recipe), grid.config["dataset"]["envs"]
     if learning["driver"] == "mix" and envs < 2:
         raise ConfigError(
@@ -157,21 +150,28 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
                 "kl, nll"
             )
     for game in grid.games_in(games) if learning["teacher"] == "online" else []:
-        teacher = grid.teacher(game)
-        source, snapshots = teacher["source"], teacher["snapshots"]
-        if not (source == "train" or has_snapshots(source)) or not snapshots:
-            raise ConfigError(
-                f"{where}: {recipe} needs snapshots of a teacher that learns; for {game} teacher.source is {source!r}, "
-                f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or more; "
-                f"or no experiment with {recipe}, such as experiments: {{online: null}}"
-            )
+        check_snapshots(
+            grid, f"{where}: {recipe}", game, f"; or no experiment with {recipe}, such as experiments: {{online: null}}"
+        )
+
+
+def check_snapshots(grid: Grid, who: str, game: str, otherwise: str = "") -> None:
+    """Raise ConfigError unless a game's teacher is one that learns, of which snapshots are kept."""
+    teacher = grid.teacher(game)
+    source, snapshots = teacher["source"], teacher["snapshots"]
+    if not (source == "train" or has_snapshots(source)) or not snapshots:
+        raise ConfigError(
+            f"{who} needs snapshots of a teacher that learns; for {game} teacher.source is {source!r}, "
+            f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or "
+            f"more{otherwise}"
+        )
 
 
 def _check_against(grid: Grid) -> None:
     """Variants that the experiment's figure has no place for."""
     losses = {name: recipe["loss"] for name, recipe in grid.config["recipes"].items()}
     fit = {
-        key: [name for name, loss in losses.items() if loss in MEANS_NOTHING_BUT_TO[key][1]]
+        key: [name for name, loss in losses.items() if loss in READ_BY[key][1]]
         for key in ("temperature", "logits_temperature")
     }
     fit["data"] = [name for name in losses if grid.distils(name)]

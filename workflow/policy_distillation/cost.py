@@ -54,7 +54,7 @@ def plan(grid: Grid) -> Iterator[Cost]:
             settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
             games = evaluations(settings["steps"], teacher["evaluate_every"]) * teacher["evaluation_episodes"]
             work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games}
-            yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB)
+            yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB * (1 + teacher["snapshots"]))
         for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
             if (game, kind) in learnt:
                 parts = len(grid.dataset_parts(game, kind))
@@ -87,7 +87,7 @@ def training(grid: Grid, cell: Cell) -> Cost:
     share = relative("distill", learning["optimizer"], learning["batch_size"], network)
     work = {
         "distill": hours * learning["updates_per_hour"] * share,
-        "dump": hours * data["steps_per_hour"] * {"teacher": 0, "mix": 0.5, "student": 1}[learning["driver"]],
+        "dump": 0 if learning["driver"] == "teacher" else (hours - games) * data["steps_per_hour"],  # but for the first
         "evaluate": learning["evaluations"] * games * learning["evaluation_episodes"],
     }
     return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)

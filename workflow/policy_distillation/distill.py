@@ -32,8 +32,6 @@ class Recipe:
 
     loss: str
     """``mse``, ``nll`` or ``kl``."""
-    temperature: float
-    """Divides the teacher's Q-values in ``kl``; the other losses ignore it. Logits have a temperature of their own."""
     optimizer: str
     """``rmsprop``, ``adam`` or ``muon``."""
     learning_rate: float
@@ -58,6 +56,8 @@ class Recipe:
     hour by hour (DAgger, Ross et al. 2011; Czarnecki et al. 2019); or ``mix``, each in half of the emulators."""
     teacher: str = "final"
     """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
+    temperature: float = 0.01
+    """Divides the teacher's Q-values in ``kl``; the other losses ignore it. Logits have a temperature of their own."""
     filters_learning_rate: float = 0.01
     """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
     logits_temperature: float = 1.0

@@ -49,6 +49,17 @@ def hold_lock(path: Path) -> TextIO:
     return file
 
 
+@contextlib.contextmanager
+def written_alone(path: Path) -> Iterator[None]:
+    """Keep others from writing ``path`` meanwhile, by a lock beside it that is gone afterwards. Raises Locked."""
+    lock = path.with_name(f".{path.name}.lock")
+    with hold_lock(lock):
+        try:
+            yield
+        finally:
+            discard(lock)
+
+
 def check_output(path: Path, inputs: Iterable[Path] = (), folder: bool = False) -> None:
     """Refuse an output before the work for it begins; what is there stays as it is.
 

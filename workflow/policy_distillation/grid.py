@@ -13,6 +13,22 @@ from .sources import is_curve, is_imported, source_path
 
 Settings = dict[str, Any]
 
+READ_BY = {
+    "dqn": ("loss", ["q_learning"]),
+    "temperature": ("loss", ["kl"]),
+    "logits_temperature": ("loss", ["kl"]),
+    "filters_learning_rate": ("optimizer", ["muon"]),
+}
+"""Keys of learning, and the losses or optimisers that read them: for others they mean nothing, and making agents anew
+when they change would change nothing."""
+
+
+def read(settings: Mapping[str, Any]) -> Settings:
+    """Settings without those that mean nothing beside the others."""
+    readers = {key: READ_BY[key] for key in settings.keys() & READ_BY.keys()}
+    unread = {key for key, (whose, needed) in readers.items() if settings.get(whose, needed[0]) not in needed}
+    return {key: value for key, value in settings.items() if key not in unread}
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -38,8 +54,8 @@ class Grid:
         return dict(self.config["networks"][name])
 
     def recipe(self, name: str) -> Settings:
-        """What a student learns by: the defaults, and what the recipe changes."""
-        return {**self.config["distillation"], **self.config["recipes"][name]}
+        """What a student learns by: the defaults, and what the recipe changes, as far as it is read."""
+        return read({**self.config["distillation"], **self.config["recipes"][name]})
 
     def distils(self, recipe: str) -> bool:
         """Whether a recipe learns from a teacher, as all do but those of Q-learning."""
@@ -76,9 +92,12 @@ class Grid:
 
         A recipe that says how many steps means all games' together.
         """
-        settings = algorithm_settings({**self.config["teacher"], "algorithm": "dqn"})
-        steps = len(self.games_in(games)) * settings["steps"]
-        return {**settings, "steps": steps, **self.config["recipes"][recipe].get("dqn", {})}
+        teacher = self.config["teacher"]
+        own = {
+            "steps": len(self.games_in(games)) * teacher["dqn"]["steps"],
+            **self.config["recipes"][recipe].get("dqn", {}),
+        }
+        return algorithm_settings({**teacher, "algorithm": "dqn", "dqn": {**teacher["dqn"], **own}})
 
     def evaluation(self, game: str) -> Settings:
         """How agents are scored on a game: as everywhere, with the number of episodes that the game has."""
@@ -133,4 +152,4 @@ class Grid:
 
 def algorithm_settings(teacher: Mapping[str, Any]) -> Settings:
     """What the algorithm of a teacher's settings is called with."""
-    return {**teacher[teacher["algorithm"]], "evaluate_every": teacher["evaluate_every"]}
+    return read({**teacher[teacher["algorithm"]], "evaluate_every": teacher["evaluate_every"]})

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from .atari import SIDE, STACK, action_ids
 from .checkpoints import load_agent
 from .dataset_format import CHUNK, EPISODE_FIELDS, STEP_ARRAYS, USER_BLOCK, DatasetError, seal
-from .files import atomic_path, file_digest
+from .files import atomic_path, file_digest, written_alone
 from .hdf5 import open_hdf5
 from .header import protocol_name
 from .networks import Agent
@@ -66,15 +66,19 @@ def dump_part(
     path: Path,
     device: str = "auto",
 ) -> None:
-    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another."""
+    """Let a teacher play and write one part. Parts draw from random streams of their own: none repeats another.
+
+    Raises Locked where another process writes it.
+    """
     if settings.steps_per_hour % settings.envs:
         raise DatasetError(f"envs ({settings.envs}) must divide steps_per_hour ({settings.steps_per_hour})")
-    teacher = load_teacher(teacher_path, game, protocol, device)
-    play = Play(game, PROTOCOLS[protocol], settings.envs, stream(seed, "dataset", game, part))
-    play.start_anywhere(teacher, settings.epsilons, settings.warmup_steps)
-    attributes = {"part": part, "seed": seed, "teacher": file_digest(teacher_path)}
-    record(play, teacher, settings, path, attributes)
-    play.close()
+    with written_alone(path):  # a job whose Snakemake was killed may still be at it
+        teacher = load_teacher(teacher_path, game, protocol, device)
+        play = Play(game, PROTOCOLS[protocol], settings.envs, stream(seed, "dataset", game, part))
+        play.start_anywhere(teacher, settings.epsilons, settings.warmup_steps)
+        attributes = {"part": part, "seed": seed, "teacher": file_digest(teacher_path)}
+        record(play, teacher, settings, path, attributes)
+        play.close()
     with Part(path) as written:
         print("\n".join(written.coverage().lines()))
 

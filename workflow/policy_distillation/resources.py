@@ -23,8 +23,10 @@ def replay_mb(transitions: int) -> int:
 
 
 def teacher_mb(teacher: Mapping[str, Any]) -> int:
-    """A training job: its replay."""
-    return BASE_MB + (replay_mb(teacher["dqn"]["replay_size"]) if teacher["algorithm"] == "dqn" else 0)
+    """A training job: a DQN's replay, or a PQN's rollout, whose observations are of four frames."""
+    if teacher["algorithm"] == "dqn":
+        return BASE_MB + replay_mb(teacher["dqn"]["replay_size"])
+    return BASE_MB + int(teacher["pqn"]["envs"] * teacher["pqn"]["rollout_steps"] * 4 * FRAME_BYTES // 10**6)
 
 
 def joint_mb(grid: Grid, games: str, recipe: str) -> int:
@@ -37,7 +39,7 @@ def student_mb(grid: Grid, games: str, recipe: str) -> int:
     learning = grid.recipe(recipe)
     hours = sum(min(learning["window_hours"], grid.hours(game, recipe)) for game in grid.games_in(games))
     if learning["data"] < 1:  # short runs of steps, each behind three frames of context (sliding_window.RUN)
-        hours *= min(1.0, learning["data"] * 11 / 8)
+        hours *= learning["data"] * 11 / 8
     steps = int(hours + 1) * grid.config["dataset"]["steps_per_hour"]
     return BASE_MB + int(steps * (FRAME_BYTES + 128) // 10**6)
 

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from .checks import check_controllers, check_game, check_learning, known
+from .checks import check_controllers, check_game, check_learning, check_snapshots, known
 from .config import ConfigError
 from .grid import Grid
 
@@ -84,6 +84,8 @@ def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> No
 
 
 def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
+    if names[0] == "online":
+        check_snapshots(grid, f"{target}: it", game)
     parts = len(grid.dataset_parts(game, "online" if names[0] == "online" else "final"))
     match = re.fullmatch(r"part([0-9]+)\.h5", names[-1])
     if match and match[1] not in map(str, range(parts)):
