@@ -1133,7 +1133,7 @@ def test_input_divisors_that_are_none(tmp_path, monkeypatch, divisor):
 def test_the_command_refuses_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, "import", tmp_path / "none", "--game", "pong")
-    assert str(caught.value) == f"error: teacher.source: from any library: {tmp_path}/none does not exist"
+    assert str(caught.value) == f"error: import: {tmp_path}/none does not exist"
     path = sb3_zip(tmp_path / "model.zip", nature())
     with pytest.raises(SystemExit, match="not how pfrl call them"):
         run(monkeypatch, "import", path, "--game", "pong", "--from", "pfrl")

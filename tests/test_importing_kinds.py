@@ -1067,15 +1067,18 @@ def test_mappings(tmp_path, changes, width, readout, expected, order):
         ({"acting": "sample"}, "acting: sample needs outputs: logits"),
         (
             {"outputs": "logits", "readout": {"kind": "quantiles", "quantiles": 7}},
-            "logits do not go with readout: quantiles",
+            "logits do not go with readout: {kind: quantiles}",
         ),
-        ({"readout": {"kind": "quantiles"}}, "readout: quantiles needs `quantiles`, how many an action has"),
-        ({"readout": {"kind": "plain", "quantiles": 7}}, "`order` and `quantiles` belong to readout: quantiles"),
+        ({"readout": {"kind": "quantiles"}}, "readout: {kind: quantiles} needs `quantiles`, how many an action has"),
+        (
+            {"readout": {"kind": "plain", "quantiles": 7}},
+            "`order` and `quantiles` belong to readout: {kind: quantiles}",
+        ),
         ({"readout": {"kind": "categorical"}}, "`support`, the key of a tensor or"),
         ({"readout": {"kind": "plain", "support": "z"}}, "`support`, the key of a tensor or"),
         (
             {"readout": {"kind": "plain", "order": "quantile_major"}},
-            "`order` and `quantiles` belong to readout: quantiles",
+            "`order` and `quantiles` belong to readout: {kind: quantiles}",
         ),
         ({"readout": {"kind": "iqn"}}, "readout.kind: 'iqn' is not allowed; allowed: plain, quantiles, categorical"),
         (

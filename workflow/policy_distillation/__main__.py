@@ -175,7 +175,7 @@ def import_(
         "acting": acting,
     }
     source = {key: value for key, value in source.items() if value is not None}
-    check_import({"from": "any library", **source})
+    check_import({"from": "any library", **source}, "import")
     if episodes:
         Evaluation(episodes, SLOTS_PER_SHARE, epsilon=EPSILON)  # better refused now than once the agent is written
     agent, metadata = import_agent(source, game_name(game), protocol)

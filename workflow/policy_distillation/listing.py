@@ -25,7 +25,7 @@ def read_listing(path: Path) -> list[Path]:
     for part in parts:
         if not part.exists():
             raise DatasetError(
-                f"{path}: lists {part.name}, which is not there; delete the list, make it again (snakemake -- {path}) "
-                f"and then type your command, so that nothing that is finished is made again"
+                f"{path}: lists {part.name}, which is not there; delete the list, make it again (your command with "
+                f"{path} as its target) and then type your command, so that nothing that is finished is made again"
             )
     return parts

@@ -39,7 +39,7 @@ SAVING_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Machine:
-    """How to compute: changes no result but for rounding."""
+    """How to compute. It changes rounding alone, but for this: on a GPU, agents are scored in games of other seeds."""
 
     device: str = "auto"
     """``auto`` (the GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``."""

@@ -118,9 +118,13 @@ def hub_file(source: Mapping[str, Any]) -> str:
     )
 
 
-def check_import(source: Mapping[str, Any]) -> None:
-    """Raise SourceError unless the keys fit each other and the local files exist. The job itself reads them."""
-    key = f"teacher.source: from {source['from']}"
+def check_import(source: Mapping[str, Any], key: str | None = None) -> None:
+    """Raise SourceError unless the keys fit each other and the local files exist. The job itself reads them.
+
+    Args:
+        key: where the source stands, for the message, if not in the configuration.
+    """
+    key = key or f"teacher.source: from {source['from']}"
     if ("path" in source) == ("hub" in source):
         raise SourceError(f"{key}: give either 'path', a file, or 'hub' and 'revision'")
     for name in ("revision", "file"):

@@ -48,8 +48,9 @@ def check_place(grid: Grid, target: str) -> None:
     """Raise ConfigError for a result that would lie elsewhere: another profile's, or by another name of the folder."""
     results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
     own = re.search(
-        r"(?:^|/)((?:table|scores|aggregates|exports)_\w+\.(?:csv|md|tex|html)|(?:students|teachers)/.+/agent\.safetensors|"
-        r"datasets/.+/part[0-9]+\.h5|figures/.+\.(?:png|svg|pdf)|videos/.+\.mp4)$",
+        r"(?:^|/)((?:table|scores|aggregates|exports)_\w+\.(?:csv|md|tex|html)|index\.html|"
+        r"(?:students|teachers)/.+/(?:agent\.safetensors|progress\.csv|scores/\w+\.csv)|"
+        r"datasets/.+/(?:part[0-9]+\.h5|parts\.txt)|figures/.+\.(?:png|svg|pdf)|videos/.+\.mp4)$",
         path,
     )
     if own and path != f"{results}/{own[1]}" and not os.path.exists(path):

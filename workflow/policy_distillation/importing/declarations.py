@@ -128,7 +128,9 @@ class Declaration:
         if not 1 <= len(self.hidden) + len(streams[0]) <= 2:
             raise AgentImportError("a network needs one or two hidden layers after its convolutions")
         if self.outputs == "logits" and self.head.kind != "plain":
-            raise AgentImportError(f"outputs: logits do not go with readout: {self.head.kind}, which gives values")
+            raise AgentImportError(
+                f"outputs: logits do not go with readout: {{kind: {self.head.kind}}}, which gives values"
+            )
         if duelling and self.head.kind == "quantiles":
             raise AgentImportError("quantiles of a duelling network cannot be read")
         for name, stream in (("value", self.value), ("advantage", self.advantage)):

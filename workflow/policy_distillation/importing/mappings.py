@@ -63,13 +63,13 @@ def _head(entry: Mapping[str, Any]) -> Head:
     support = entry.get("support")
     if (kind == "categorical") != (isinstance(support, str | Mapping)):
         raise AgentImportError(
-            "`support`, the key of a tensor or lowest, highest and atoms, belongs to readout: categorical"
+            "`support`, the key of a tensor or lowest, highest and atoms, belongs to readout: {kind: categorical}"
         )
     if kind != "quantiles" and {"order", "quantiles"} & set(entry):
-        raise AgentImportError("`order` and `quantiles` belong to readout: quantiles")
+        raise AgentImportError("`order` and `quantiles` belong to readout: {kind: quantiles}")
     if kind == "quantiles":
         if "quantiles" not in entry:
-            raise AgentImportError("readout: quantiles needs `quantiles`, how many an action has, such as 200")
+            raise AgentImportError("readout: {kind: quantiles} needs `quantiles`, how many an action has, such as 200")
         return Head(kind, entry.get("order", "action_major"), quantiles=entry["quantiles"])
     if isinstance(support, str):
         return Head(kind, support_key=support)
