@@ -17,7 +17,7 @@ unexport PIP_TARGET PIP_PREFIX
 
 REDRAWN := table figure figure_curves figure_profile figure_teacher_curves page all
 
-.PHONY: demo laptop check test keep redraw study-page bench lint format env peers lock clean
+.PHONY: demo laptop check test keep redraw study-page bench lint format env peers lock
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
@@ -105,6 +105,3 @@ lock:
 	.venv-lock/bin/python -m pip install --quiet -r envs/requirements.in
 	{ echo "# Written by \`make lock\` from requirements.in."; .venv-lock/bin/python -m pip freeze --all --exclude pip | sed 's/+cpu$$//'; } > envs/requirements.lock
 	rm -rf .venv-lock
-
-clean:
-	rm -rf results/demo results/laptop results/smoke

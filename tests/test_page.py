@@ -23,9 +23,9 @@ from policy_distillation.claims import judge
 from policy_distillation.curve_figures import learning_curves
 from policy_distillation.figures import save_figure
 from policy_distillation.page import (
-    Cell,
-    Estimate,
-    Experiment,
+    Percentage,
+    Section,
+    Shown,
     cell_origin,
     costs,
     findings,
@@ -60,7 +60,7 @@ def write_scores(path: Path, mean: float, rng: np.random.Generator) -> None:
     write_sidecar(path, facts)
 
 
-def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Experiment:
+def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Section:
     """An experiment whose students keep a part of their teachers' scores, with all its files."""
     rng = np.random.default_rng(len(name))
     teachers, students, cells = {}, [], []
@@ -72,7 +72,7 @@ def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Exper
             recipe, network = (variant, "dqn") if name == "single_task" else ("kl", variant)
             student = grid_cells.Cell(game, recipe, network, 0)
             students.append(Student(student, variant, game, read_returns(path)))
-            cells.append(Cell(game, variant, f"{variant}, dqn, seed 0", path))
+            cells.append(Shown(game, variant, f"{variant}, dqn, seed 0", path))
     scores = Scores(teachers, dict.fromkeys(GAMES, np.zeros(1)), students)
     table = experiment_table(scores, Paper.read(ROOT / "resources/paper_results.csv", name))
     table.to_csv(root / f"table_{name}.csv", index=False)
@@ -99,11 +99,11 @@ def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Exper
         video, {"game": "pong", "titles": ["Teacher", *keeps], "scores": ", ".join("17" for _ in range(len(keeps) + 1))}
     )
     figures = [root / f"figures/{name}/{kind}.svg" for kind in ("scores", "curves")]
-    return Experiment(name, title, root / f"table_{name}.csv", list(keeps), cells, figures, [video])
+    return Section(name, title, root / f"table_{name}.csv", list(keeps), cells, figures, [video])
 
 
 @pytest.fixture(scope="module")
-def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Section]:
     root = tmp_path_factory.mktemp("results")
     return [
         made_up(root, "single_task", "Single-task distillation", {"mse": 0.5, "nll": 0.93, "kl": 0.95}),
@@ -112,7 +112,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> list[Experiment]:
 
 
 @pytest.fixture(scope="module")
-def page(experiments: list[Experiment], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(experiments: list[Section], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of made-up results, in a folder of its own: nothing that it needs lies beside it."""
     folder = tmp_path_factory.mktemp("page")
     benchmark = folder / "benchmarks/distill_student/pong/kl.tsv"
@@ -140,7 +140,7 @@ def text_of(page: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
 
 
-def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Experiment]) -> None:
+def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Section]) -> None:
     text = text_of(page)
     for experiment in experiments:
         table = pd.read_csv(experiment.table)
@@ -155,13 +155,13 @@ def test_a_student_of_each_game_is_counted(page: Path) -> None:
     assert " 28 students of Breakout, Freeway, Pong, Q*bert: " in text_of(page)  # 4 games, 3 losses and 4 sizes
 
 
-def test_what_a_reader_should_know_of_a_tables_cells_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+def test_what_a_reader_should_know_of_a_tables_cells_is_on_the_page(page: Path, experiments: list[Section]) -> None:
     html = page.read_text(encoding="utf-8")
     for experiment in experiments:
         assert html.count(html_escape(REMARK.format(experiment.name))) == 1
 
 
-def test_the_papers_claims_and_their_verdicts_are_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+def test_the_papers_claims_and_their_verdicts_are_on_the_page(page: Path, experiments: list[Section]) -> None:
     text = text_of(page)
     for experiment in experiments:
         for claim in read_sidecar(experiment.table)["claims"]:
@@ -172,23 +172,23 @@ def test_the_papers_claims_and_their_verdicts_are_on_the_page(page: Path, experi
             assert row[1].startswith(claim["verdict"])
 
 
-def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Experiment]) -> None:
+def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Section]) -> None:
     html = page.read_text(encoding="utf-8")
     shown = [yaml.safe_load(html_unescape(block)) for block in re.findall(r"<pre>(.*?)</pre>", html, re.S)]
     cells = [cell for experiment in experiments for cell in experiment.cells]
     assert shown == [json.loads(cell.scores.with_name(f"{cell.scores.name}.json").read_text()) for cell in cells]
 
 
-def test_altered_scores_are_refused(experiments: list[Experiment], tmp_path: Path) -> None:
+def test_altered_scores_are_refused(experiments: list[Section], tmp_path: Path) -> None:
     path = tmp_path / "pong.csv"
     write_scores(path, 18.0, np.random.default_rng(0))
     path.write_text(path.read_text().replace("return", "Return"))
     with pytest.raises(SidecarError, match=r"pong\.csv: altered since it was written"):
-        cell_origin(Cell("pong", "kl", "kl, dqn, seed 0", path))
+        cell_origin(Shown("pong", "kl", "kl, dqn, seed 0", path))
 
 
-def estimate(percent: float, low: float, high: float) -> Estimate:
-    return Estimate(percent, low, high, 1.0, np.nan)
+def estimate(percent: float, low: float, high: float) -> Percentage:
+    return Percentage(percent, low, high, 1.0, np.nan)
 
 
 def test_findings_say_what_the_intervals_decide() -> None:
@@ -223,7 +223,7 @@ def test_findings_say_what_the_intervals_decide() -> None:
     assert findings({"kl": kl, "nll": nll}, [])[-1] == "NLL is behind the teacher."
 
 
-def test_one_seed_is_said_wherever_there_is_one(experiments: list[Experiment]) -> None:
+def test_one_seed_is_said_wherever_there_is_one(experiments: list[Section]) -> None:
     (one, *_) = experiments
     assert seed_counts([one, replace(one, name="other seeds")]) == {1}  # whichever seed each of them has
     twice = replace(one, name="two", cells=[*one.cells, *one.cells])

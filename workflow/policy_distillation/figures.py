@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .files import atomic_path
+from .games import camel_case
 from .tables import MEAN_ROW
 
 COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Paul Tol's, safe to most eyes
@@ -33,7 +34,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "svg.hashsalt": "policy distillation",  # equal figures, equal bytes
 }
-TITLES = {"ms_pacman": "MsPacman", "qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
+TITLES = {"qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
 PANELS_IN_A_ROW = 4
 PAPER, TEACHER = "the paper's", "the teacher's"
 """In legends. No variant can be called so, as any recipe can be called ``teacher``."""
@@ -41,7 +42,7 @@ PAPER, TEACHER = "the paper's", "the teacher's"
 
 def title(game: str) -> str:
     """A game's name as the paper prints it."""
-    return TITLES.get(game, "".join(word.capitalize() for word in game.split("_")))
+    return TITLES.get(game, camel_case(game))
 
 
 def colours(count: int) -> list[Any]:

@@ -45,6 +45,11 @@ def game_name(spelling: str) -> str:
     raise GameError(f"unknown game {spelling!r}; allowed: {', '.join(known_games())}; or as Gymnasium spells them")
 
 
+def camel_case(game: str) -> str:
+    """``space_invaders`` is ``SpaceInvaders``, as the emulator's environments and the paper have it."""
+    return "".join(word.capitalize() for word in game.split("_"))
+
+
 def with_game_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, or a part of one, in which each game that Gymnasium spells otherwise has this project's name.
 

@@ -29,7 +29,7 @@ MOST_CELLS = 500
 
 
 @dataclass(frozen=True)
-class Cell:
+class Shown:
     """A student on a game."""
 
     game: str
@@ -40,7 +40,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Section:
     """What the page shows of an experiment."""
 
     name: str
@@ -48,14 +48,14 @@ class Experiment:
     table: Path
     """Its CSV."""
     variants: Sequence[str]
-    cells: Sequence[Cell]
+    cells: Sequence[Shown]
     figures: Sequence[Path]
     """SVG."""
     videos: Sequence[Path]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Percentage:
     """A percentage of the teacher's score."""
 
     percent: float
@@ -74,7 +74,7 @@ class Estimate:
         return "behind" if self.high < 100 else "not told apart from"
 
 
-def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str, Any], benchmarks: Path) -> str:
+def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, Any], benchmarks: Path) -> str:
     """The page, as HTML.
 
     Args:
@@ -112,13 +112,13 @@ def render(experiments: Sequence[Experiment], template: Path, facts: Mapping[str
     )
 
 
-def seed_counts(experiments: Sequence[Experiment]) -> set[int]:
+def seed_counts(experiments: Sequence[Section]) -> set[int]:
     """How many seeds there are of a variant on a game: 1 says that an interval means less."""
     cells = [(experiment.name, cell) for experiment in experiments for cell in experiment.cells]
     return set(Counter((name, cell.variant, cell.game) for name, cell in cells).values())
 
 
-def _section(experiment: Experiment) -> dict[str, Any]:
+def _section(experiment: Section) -> dict[str, Any]:
     rows, notes = read_table(experiment.table, experiment.variants)
     headline, made_by = rows[-1]["estimates"], read_sidecar(experiment.table)
     return {
@@ -147,13 +147,13 @@ def read_table(csv: Path, variants: Sequence[str]) -> tuple[list[dict[str, Any]]
     rows = []
     parts = ("percent", "low", "high", "score", "percent_paper")
     for record in table[: end + 1 if end > 1 else end].to_dict("records"):
-        estimates = {variant: Estimate(*(float(record[f"{variant}.{part}"]) for part in parts)) for variant in variants}
+        estimates = {name: Percentage(*(float(record[f"{name}.{part}"]) for part in parts)) for name in variants}
         rows.append({"game": record["game"], "teacher": float(record["teacher"]), "estimates": estimates})
     games_notes = zip(table["game"], table["note"].fillna(""), strict=True)
     return rows, [f"{game_title(game)}: {note}".replace("\n", " ") for game, note in games_notes if note]
 
 
-def findings(headline: Mapping[str, Estimate], differences: Sequence[Mapping[str, Any]]) -> list[str]:
+def findings(headline: Mapping[str, Percentage], differences: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the intervals decide: who is ahead of the teacher or behind, who is behind the best or close to it.
 
     Args:
@@ -184,7 +184,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _axis(estimates: Iterable[Estimate]) -> float:
+def _axis(estimates: Iterable[Percentage]) -> float:
     """The right end of the headline's scale, in percent: a multiple of 20 that shows every interval, at most 200."""
     highest = max((each.high for each in estimates if math.isfinite(each.high)), default=100.0)
     return min(200.0, 20.0 * math.ceil(max(highest, 100.0) / 20.0 + 0.25))
@@ -236,7 +236,7 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def cell_origin(cell: Cell) -> dict[str, Any]:
+def cell_origin(cell: Shown) -> dict[str, Any]:
     """A cell's mean score and, as readable text, what made it."""
     facts = read_sidecar(cell.scores)
     scores = pd.read_csv(cell.scores)["return"]
@@ -280,6 +280,6 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{1 if abs(value) >= 1 else 2}f}"
 
 
-def interval(estimate: Estimate) -> str:
+def interval(estimate: Percentage) -> str:
     """``[95, 103]``, or nothing where there is none."""
     return f"[{estimate.low:,.0f}, {estimate.high:,.0f}]" if math.isfinite(estimate.low) else ""

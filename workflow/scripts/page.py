@@ -5,7 +5,7 @@ from pathlib import Path
 
 from policy_distillation.files import atomic_path
 from policy_distillation.joblog import logging_to
-from policy_distillation.page import Cell, Experiment, render
+from policy_distillation.page import Section, Shown, render
 
 given, params = snakemake.input, snakemake.params
 with logging_to(snakemake.log[0]):
@@ -15,9 +15,9 @@ with logging_to(snakemake.log[0]):
         cells = []
         for (game, variant, (games, recipe, network, seed)), path in zip(entry["cells"], scores, strict=False):
             together = "" if games == game else f"{games}, "
-            cells.append(Cell(game, variant, f"{together}{recipe}, {network}, seed {seed}", path))
+            cells.append(Shown(game, variant, f"{together}{recipe}, {network}, seed {seed}", path))
         experiments.append(
-            Experiment(
+            Section(
                 name=entry["name"],
                 title=entry["title"],
                 table=Path(table),

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 
 from ..atari import FRAME_SKIP, SIDE, STACK
+from ..games import camel_case
 from ..protocols import Protocol
 from . import ExportError
 
@@ -28,10 +29,6 @@ def environment_id(game: str) -> str:
 def leaderboard_id(game: str, protocol: Protocol) -> str:
     """The name under which scores are compared: ``PongNoFrameskip-v4`` was never sticky, ``ALE/Pong-v5`` is."""
     return environment_id(game) if protocol.repeat_action_probability else f"{camel_case(game)}NoFrameskip-v4"
-
-
-def camel_case(game: str) -> str:
-    return "".join(part.capitalize() for part in game.split("_"))
 
 
 def make_environment(game: str, protocol: Protocol) -> gymnasium.Env[Any, Any]:
