@@ -317,22 +317,28 @@ def test_profiles_of_a_laptop_ask_for_less() -> None:
     assert resources.student_mb(laptop, "multi3", "kl") < 8_000
 
 
-def test_the_laptops_run_is_a_part_of_the_study() -> None:
-    """Equal settings and the same cells: what the one has made the other need not make again."""
-    laptop, study = (shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study"))
-    assert study["recipes"].items() >= laptop["recipes"].items()
-    settings = [
-        {key: config[key] for key in config if key not in ("results", "recipes", "experiments")}
-        for config in (laptop, study)
-    ]
-    assert settings[0] == settings[1]
-    made, wanted = (
-        {pair for entry in config["experiments"].values() for pair in cells.scored(Grid(config), entry)}
-        for config in (laptop, study)
-    )
-    assert made < wanted
-    assert {cell.seed for _, cell in made} == {0}
-    assert {cell.seed for _, cell in wanted} == {0, 1, 2}
+def test_the_laptops_run_is_a_part_of_what_is_kept() -> None:
+    """Equal settings and the same cells: its sizes are those of the noisy run; the study differs in its play alone."""
+    configs = {name: shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study", "noisy")}
+    settings = {
+        name: {key: config[key] for key in config if key not in ("results", "recipes", "experiments")}
+        for name, config in configs.items()
+    }
+    assert settings["noisy"] == settings["laptop"]
+    play = {**settings["laptop"]["dataset"], "epsilon": CONFIG["dataset"]["epsilon"]}
+    assert settings["study"] == {**settings["laptop"], "dataset": play}
+    made = {name: experiments_cells(config) for name, config in configs.items()}
+    assert made["laptop"]["compression"] < made["noisy"]["compression"]
+    for name, wanted in made["laptop"].items():
+        assert wanted < made["study"][name]
+        assert {cell.seed for _, cell in wanted} == {0}
+    assert {cell.seed for entry in made["study"].values() for _, cell in entry} == {0, 1, 2}
+    for config in configs.values():
+        assert config["recipes"].items() >= configs["laptop"]["recipes"].items()
+
+
+def experiments_cells(config: dict[str, Any]) -> dict[str, set[tuple[str, Cell]]]:
+    return {name: set(cells.scored(Grid(config), entry)) for name, entry in config["experiments"].items()}
 
 
 def test_the_work_of_a_plan():
