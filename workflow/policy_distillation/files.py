@@ -133,15 +133,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def named_digest(parts: Mapping[str, bytes]) -> str:
-    """SHA-256 of named pieces, in the order of their names, in hex: of an agent's weights."""
-    digest = hashlib.sha256()
-    for name in sorted(parts):
-        digest.update(name.encode())
-        digest.update(parts[name])
-    return digest.hexdigest()
-
-
 def strict_json(value: Any, **options: Any) -> str:
     """``value`` as every reader takes it: NaN and infinities, which JSON does not have, are null.
 

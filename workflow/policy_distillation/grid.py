@@ -25,8 +25,7 @@ when they change would change nothing."""
 
 def read(settings: Mapping[str, Any]) -> Settings:
     """Settings without those that mean nothing beside the others."""
-    readers = {key: READ_BY[key] for key in settings.keys() & READ_BY.keys()}
-    unread = {key for key, (whose, needed) in readers.items() if settings.get(whose, needed[0]) not in needed}
+    unread = {key for key, (whose, readers) in READ_BY.items() if key in settings and settings[whose] not in readers}
     return {key: value for key, value in settings.items() if key not in unread}
 
 

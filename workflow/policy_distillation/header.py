@@ -5,6 +5,7 @@ Imports nothing heavy: the workflow checks its teachers' files before anything r
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 import safetensors
 from numpy.typing import NDArray
 
-from .files import named_digest
 from .protocols import PROTOCOLS
 
 FORMAT = "policy_distillation.agent/1"
@@ -25,8 +25,12 @@ class CheckpointError(ValueError):
 
 
 def weights_digest(weights: Mapping[str, NDArray[Any]]) -> str:
-    """What a file's ``digest`` is of: SHA-256 of the tensors by name."""
-    return named_digest({name: tensor.tobytes() for name, tensor in weights.items()})
+    """A file's ``digest``: SHA-256 of the tensors, in the order of their names, in hex."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].tobytes())
+    return digest.hexdigest()
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
