@@ -15,7 +15,7 @@ from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
+STUDY, WHOLE, NOISY = (ROOT / "resources" / name for name in ("study", "whole", "noisy"))
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,8 @@ STUDY, WHOLE = ROOT / "resources/study", ROOT / "resources/whole"
         # three games; three seeds of two students of two games that learn by Adam, and of one that drives.
         (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
+        # One table; four games' teacher, random play and three seeds of four sizes.
+        (NOISY, 3 + 4 * (1 + 1 + 3 * 4)),
     ],
 )
 def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int) -> None:
@@ -49,19 +51,20 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "heading"),
+    ("run", "experiment", "heading"),
     [
-        ("single_task", "Four games, three losses"),
-        ("compression", "Smaller networks"),
-        ("optimizer", "Adam beside Muon"),
-        ("driver", "Who acts"),
-        ("multi_task_3", "One network for three games"),
+        (STUDY, "single_task", "Four games, three losses"),
+        (STUDY, "compression", "Smaller networks"),
+        (NOISY, "compression", "Play with more random actions"),
+        (STUDY, "optimizer", "Adam beside Muon"),
+        (STUDY, "driver", "Who acts"),
+        (STUDY, "multi_task_3", "One network for three games"),
     ],
 )
-def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str, heading: str) -> None:
+def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, experiment: str, heading: str) -> None:
     section = (ROOT / "docs/results.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", section, re.M)]
-    path = STUDY / f"table_{experiment}.csv"
+    path = run / f"table_{experiment}.csv"
     table = pd.read_csv(path)
     variants = [name.removesuffix(".percent") for name in table.columns if name.endswith(".percent")]
     games = table[: table["game"].tolist().index(MEAN_ROW) + 1]
@@ -77,7 +80,7 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(experiment: str
         (found,) = (cells for cells in shown if cells[0] == row["game"])
         assert found[3:] == expected, row["game"]
         if row["game"] != MEAN_ROW:
-            played = pd.read_csv(STUDY / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
+            played = pd.read_csv(run / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]
             assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
     told = [cells[:5] for cells in shown if cells[-1] in ("holds", "does not hold", "undecided")]
     assert told == judged(pd.DataFrame(read_sidecar(path)["claims"])).to_numpy().tolist()

@@ -30,16 +30,16 @@ def test_the_profile_makes_every_size_of_every_game(checkout: Checkout) -> None:
     assert set(re.findall(r"reference_students/\w+/\w+/scores\.csv", plan.stdout)) == wanted
     students = str(len(wanted))
     assert jobs["distill_student"] == jobs["reference_student"] == jobs["evaluate_agent"] == students
-    assert jobs["dump_dataset"] == str(2 * len(GAMES))  # the laptop's parts
+    assert jobs["dump_dataset"] == str(2 * len(GAMES))  # the study's parts
     assert "train_teacher" not in jobs
 
 
-def test_the_students_are_cells_of_the_laptops_run() -> None:
+def test_the_students_are_cells_of_the_study() -> None:
     def settings(profile: str) -> dict[str, object]:
         config = lay(layers(ROOT / "config.yaml", [ROOT / "profiles" / profile / "overrides.yaml"], {}))
         return {key: config[key] for key in config if key not in ("evaluation", "experiments")}
 
-    assert settings("reference_students") == settings("laptop")
+    assert settings("reference_students") == settings("study")
     assert settings("reference_students") != settings("demo")
 
 
