@@ -70,7 +70,7 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
         return f"{key}: the key {missing!r} is missing; required: {', '.join(rule)}"
     limits = {
         "enum": ", ".join(map(str, rule)) if isinstance(rule, list) else "",
-        "type": str(rule),
+        "type": " or ".join(map(str, rule)) if isinstance(rule, list) else str(rule),
         "minimum": f"{rule} or more",
         "maximum": f"at most {rule}",
         "exclusiveMinimum": f"more than {rule}",
