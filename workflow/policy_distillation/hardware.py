@@ -43,7 +43,7 @@ def limits(device: str) -> dict[str, int]:
 
 
 def job_device(device: str) -> str:
-    """Where a job of the workflow that learns computes: as the configuration says.
+    """Where a job of the workflow computes: as the configuration says; one on the CPU sees no GPU.
 
     Where there are several GPUs and none is named, it takes one that no other job of this user has on this machine, for
     as long as its process lives; where all are taken, it shares one. To be called before CUDA is initialised.

@@ -85,9 +85,10 @@ def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> No
 
 
 def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
-    if names[0] == "online":
+    teacher = "online" if names[0] == "online" else "final"
+    if teacher == "online":
         check_snapshots(grid, f"{target}: it", game)
-    parts = len(grid.dataset_parts(game, "online" if names[0] == "online" else "final"))
+    parts = len(grid.dataset_parts(game, teacher))
     match = re.fullmatch(r"part([0-9]+)\.h5", names[-1])
     if match and match[1] not in map(str, range(parts)):
         raise ConfigError(f"{target}: unknown part {match[1]}; allowed: 0 to {parts - 1}")

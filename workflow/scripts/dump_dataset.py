@@ -6,6 +6,7 @@ from policy_distillation import openmp
 
 openmp.prepare("play")  # before torch is loaded
 
+from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.training import prepare_process
@@ -23,5 +24,5 @@ with logging_to(snakemake.log[0]):
         settings=Dataset(**snakemake.params.settings),
         seed=snakemake.params.seed,
         path=Path(snakemake.output[0]),
-        device="cpu",
+        device=job_device("cpu"),
     )

@@ -10,6 +10,7 @@ openmp.prepare("play")  # before torch is loaded
 from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation, episodes_frame, play_episodes, random_player
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import computed, prepare_process, select_device, select_precision, stream
@@ -17,7 +18,7 @@ from policy_distillation.training import computed, prepare_process, select_devic
 ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data", "teacher_outputs")
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
-    device = select_device("cpu")
+    device = select_device(job_device("cpu"))
     precision = select_precision(snakemake.config["machine"]["precision"], device)
     evaluation, game = Evaluation(**snakemake.params.evaluation), snakemake.wildcards.game
     if snakemake.input.agent:
