@@ -318,17 +318,18 @@ def test_profiles_of_a_laptop_ask_for_less() -> None:
 
 
 def test_the_laptops_run_is_a_part_of_what_is_kept() -> None:
-    """Equal settings and the same cells: its sizes are those of the noisy run; the study differs in its play alone."""
-    configs = {name: shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study", "noisy")}
+    """Equal settings and the same cells; the run from the paper's play differs in that alone."""
+    configs = {name: shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study", "paper_play")}
     settings = {
         name: {key: config[key] for key in config if key not in ("results", "recipes", "experiments")}
         for name, config in configs.items()
     }
-    assert settings["noisy"] == settings["laptop"]
+    assert settings["study"] == settings["laptop"]
     play = {**settings["laptop"]["dataset"], "epsilon": CONFIG["dataset"]["epsilon"]}
-    assert settings["study"] == {**settings["laptop"], "dataset": play}
+    assert settings["paper_play"] == {**settings["laptop"], "dataset": play}
     made = {name: experiments_cells(config) for name, config in configs.items()}
-    assert made["laptop"]["compression"] < made["noisy"]["compression"]
+    for name in ("single_task", "compression"):
+        assert made["laptop"][name] < made["paper_play"][name]
     for name, wanted in made["laptop"].items():
         assert wanted < made["study"][name]
         assert {cell.seed for _, cell in wanted} == {0}

@@ -30,17 +30,17 @@ def test_the_profile_makes_every_size_of_every_game(checkout: Checkout) -> None:
     assert set(re.findall(r"reference_students/\w+/\w+/scores\.csv", plan.stdout)) == wanted
     students = str(len(wanted))
     assert jobs["distill_student"] == jobs["reference_student"] == jobs["evaluate_agent"] == students
-    assert jobs["dump_dataset"] == str(2 * len(GAMES))  # the study's parts
+    assert jobs["dump_dataset"] == str(2 * len(GAMES))  # the laptop's parts
     assert "train_teacher" not in jobs
 
 
-def test_the_students_are_cells_of_the_study() -> None:
+def test_the_students_learn_as_those_from_the_papers_play_do() -> None:
     def settings(profile: str) -> dict[str, object]:
         config = lay(layers(ROOT / "config.yaml", [ROOT / "profiles" / profile / "overrides.yaml"], {}))
         return {key: config[key] for key in config if key not in ("evaluation", "experiments")}
 
-    assert settings("reference_students") == settings("study")
-    assert settings("reference_students") != settings("demo")
+    assert settings("reference_students") == settings("paper_play")
+    assert settings("reference_students") != settings("study")
 
 
 def test_the_students_are_those_that_the_table_describes() -> None:

@@ -58,10 +58,10 @@ class Recipe:
     """``final``: frozen. ``online``: each part was played by the best snapshot so far of one that learned."""
     temperature: float = 0.01
     """Divides the teacher's Q-values in ``kl``; the other losses ignore it. Logits have a temperature of their own."""
-    filters_learning_rate: float = 0.01
-    """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
     logits_temperature: float = 1.0
     """The same for games whose teacher has logits instead, which are a policy as they are."""
+    filters_learning_rate: float = 0.01
+    """Of the convolutions' filters with ``muon``, whose ``learning_rate`` is that of everything else."""
     acting: str = "teacher"
     """How the student acts: as its ``teacher`` does, ``epsilon_greedy``, or by ``sample`` from its softmax."""
 
