@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,19 @@ from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-STUDY, WHOLE, NOISY = (ROOT / "resources" / name for name in ("study", "whole", "noisy"))
+STUDY, WHOLE, PAPER_PLAY = (ROOT / "resources" / name for name in ("study", "whole", "paper_play"))
 
 
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Five experiments' tables; four games' teacher, random play and three seeds of six students; four students of
-        # three games; three seeds of two students of two games that learn by Adam, and of one that drives.
-        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
+        # Four experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of two
+        # students of three games, and of one temperature on two games.
+        (STUDY, 4 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 2 * 3 + 3 * 2),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
-        # One table; four games' teacher, random play and three seeds of four sizes.
-        (NOISY, 3 + 4 * (1 + 1 + 3 * 4)),
+        # Five tables; the same four games; four students of three games; three seeds of two students of two games that
+        # learn by Adam, and of one that drives.
+        (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
     ],
 )
 def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int) -> None:
@@ -55,10 +57,13 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
     [
         (STUDY, "single_task", "Four games, three losses"),
         (STUDY, "compression", "Smaller networks"),
-        (NOISY, "compression", "Play with more random actions"),
-        (STUDY, "optimizer", "Adam beside Muon"),
-        (STUDY, "driver", "Who acts"),
         (STUDY, "multi_task_3", "One network for three games"),
+        (PAPER_PLAY, "single_task", "Three losses from the paper's play"),
+        (PAPER_PLAY, "compression", "Smaller networks from the paper's play"),
+        (STUDY, "temperature", "Softmax temperature"),
+        (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
+        (PAPER_PLAY, "optimizer", "Adam beside Muon"),
+        (PAPER_PLAY, "driver", "Who acts"),
     ],
 )
 def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, experiment: str, heading: str) -> None:
@@ -84,6 +89,39 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, expe
             assert found[1:3] == [str(len(played)), f"{played.mean():,.{1 if played.mean() < 1000 else 0}f}"]
     told = [cells[:5] for cells in shown if cells[-1] in ("holds", "does not hold", "undecided")]
     assert told == judged(pd.DataFrame(read_sidecar(path)["claims"])).to_numpy().tolist()
+
+
+def test_what_the_pages_say_between_the_tables_is_in_them() -> None:
+    """Each number with an interval is one that is kept, to the digits shown, or its negative."""
+    kept = [estimate for run in (STUDY, PAPER_PLAY) for estimate in estimates(run)]
+    kept += [tuple(-number for number in (value, high, low)) for value, low, high in kept]
+    results, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
+    told = re.findall(STATED, results) + re.findall(STATED, readme.partition("**Four games**")[2])
+    assert len(told) > 100
+    for stated in told:
+        digits = [len(number.partition(".")[2]) for number in stated]
+        assert any(
+            stated == tuple(f"{number:.{places}f}" for number, places in zip(each, digits, strict=True))
+            for each in kept
+        ), stated
+
+
+STATED = r"(-?\d[\d.]*)%?(?: (?:points|ahead|behind))* \[(-?[\d.]+), (-?[\d.]+)\]"
+"""A number and its interval, in words or in a table."""
+
+
+def estimates(run: Path) -> Iterator[tuple[float, float, float]]:
+    """Value, low, high of all that the tables of a kept run hold."""
+    for path in run.glob("table_*.csv"):
+        table, sidecar = pd.read_csv(path), read_sidecar(path)
+        for name in table.columns[table.columns.str.endswith(".percent")]:
+            variant = name.removesuffix(".percent")
+            for parts in (("percent", "low", "high"), ("normalised", "normalised_low", "normalised_high")):
+                yield from table[[f"{variant}.{part}" for part in parts]].itertuples(index=False, name=None)
+        for judged in sidecar["claims"] + sidecar["differences"]:
+            yield judged["difference"], judged["low"], judged["high"]
+        aggregates = pd.read_csv(path.with_name(path.name.replace("table_", "aggregates_")))
+        yield from aggregates[["value", "low", "high"]].itertuples(index=False, name=None)
 
 
 def test_the_page_shows_each_seed() -> None:
