@@ -118,8 +118,8 @@ def estimates(run: Path) -> Iterator[tuple[float, float, float]]:
             variant = name.removesuffix(".percent")
             for parts in (("percent", "low", "high"), ("normalised", "normalised_low", "normalised_high")):
                 yield from table[[f"{variant}.{part}" for part in parts]].itertuples(index=False, name=None)
-        for judged in sidecar["claims"] + sidecar["differences"]:
-            yield judged["difference"], judged["low"], judged["high"]
+        for claim in sidecar["claims"] + sidecar["differences"]:
+            yield claim["difference"], claim["low"], claim["high"]
         aggregates = pd.read_csv(path.with_name(path.name.replace("table_", "aggregates_")))
         yield from aggregates[["value", "low", "high"]].itertuples(index=False, name=None)
 
