@@ -190,6 +190,12 @@ def test_results_may_be_anywhere(folder: str) -> None:
             "is train, whose outputs those are",
         ),
         (
+            {"recipes": {"mse": {"loss": "advantages", "acting": "sample"}}},
+            "experiments.single_task.recipes",
+            "mse learns Q-values by advantages and is to be sampled",
+            "is train, whose outputs those are",
+        ),
+        (
             {"teacher": {"snapshots": 40}},
             "experiments.online.recipes",
             "hours of breakout to learn from: kl 500, kl_online 400",

@@ -182,7 +182,7 @@ def agreement(agent, path, game="breakout"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["mse", "nll", "kl"])
+@pytest.mark.parametrize("loss", ["mse", "nll", "kl", "advantages"])
 def test_students_learn_with_each_loss(make, tmp_path, loss):
     recipe = replace(RECIPE, loss=loss, batch_size=32, updates_per_hour=70, learning_rate=3e-3)
     agent_path = run({"breakout": [make("train")]}, tmp_path / loss, recipe, network=Network((8, 8, 8), 32))

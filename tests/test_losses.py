@@ -71,9 +71,9 @@ def test_a_worked_example():
 
 @quick
 @given(pairs(), st.integers(-50, 50), temperatures)
-def test_nll_and_kl_ignore_a_shift_of_either_side(pair, shift, temperature):
+def test_all_but_mse_ignore_a_shift_of_either_side(pair, shift, temperature):
     student, teacher = pair
-    for loss in (NLL(), KL(temperature)):
+    for loss in (NLL(), KL(temperature), MSE(centred=True)):
         expected = near(evaluate(loss, student, teacher))
         assert evaluate(loss, student + np.float32(shift), teacher) == expected
         # One shift per row: a state's value, which the policy does not depend on.
@@ -89,6 +89,22 @@ def test_mse_does_not_ignore_a_shift(pair, shift):
     expected = near(student.shape[1] * shift**2)
     assert evaluate(MSE(), student, student + np.float32(shift)) == expected
     assert evaluate(MSE(), student + np.float32(shift), student) == expected
+
+
+@quick
+@given(pairs())
+def test_advantages_are_what_mse_leaves_beside_the_values(pair):
+    student, teacher = pair
+    values = (student.mean(1, dtype=float) - teacher.mean(1, dtype=float)) ** 2
+    assert evaluate(MSE(), *pair) == near(evaluate(MSE(centred=True), *pair) + student.shape[1] * values.mean())
+
+
+@quick
+@given(pairs())
+def test_kl_of_nearly_uniform_policies_is_the_squared_error_of_advantages(pair):
+    student, teacher = (array / np.float32(1e3) for array in pair)  # Hinton et al. 2015, equation 4
+    expected = evaluate(MSE(centred=True), student, teacher) / (2 * student.shape[1])
+    assert evaluate(KL(1.0), student, teacher) == pytest.approx(expected, rel=0.1, abs=1e-6)
 
 
 @quick
@@ -130,6 +146,7 @@ def test_gradients_are_the_closed_forms(pair, temperature):
     best = np.arange(student.shape[1]) == teacher.argmax(1)[:, None]
     expected = {
         MSE(): 2 * (student - teacher),
+        MSE(centred=True): 2 * (student - teacher - (student - teacher).mean(1, keepdims=True)),
         NLL(): q - best,
         KL(temperature): q - softmax(teacher / temperature, axis=1),
     }
@@ -139,7 +156,7 @@ def test_gradients_are_the_closed_forms(pair, temperature):
         np.testing.assert_allclose(inputs.grad.numpy(), gradient / len(student), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mse", "nll", "kl"])
+@pytest.mark.parametrize("name", ["mse", "nll", "kl", "advantages"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_inputs_are_computed_in_float32(name, dtype):
     # 1,000 / 0.01 overflows float16, and bfloat16 keeps three digits of it: the division must come after the cast.
@@ -175,4 +192,5 @@ def test_sharpening_prefers_the_teachers_best_action():
 
 def test_recipes_name_the_losses():
     assert (make_loss("mse", 0.5), make_loss("nll", 0.5), make_loss("kl", 0.5)) == (MSE(), NLL(), KL(0.5))
+    assert make_loss("advantages", 0.5) == make_loss("advantages", 0.5, "logits") == MSE(centred=True)
     assert KL().temperature == 0.01

@@ -141,13 +141,14 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
                 f"{where}: {recipe} has the driver {learning['driver']}, which acts from the second hour on, and of "
                 f"{game} there is one; allowed: 2 or more in dataset.parts times dataset.hours_per_part"
             )
-    for game in grid.games_in(games) if (learning["loss"], learning["acting"]) == ("mse", "sample") else []:
+    regresses = learning["loss"] in ("mse", "advantages")
+    for game in grid.games_in(games) if regresses and learning["acting"] == "sample" else []:
         source = grid.teacher(game)["source"]
         if learns_q_values(game, source):
             raise ConfigError(
-                f"{where}: {recipe} learns Q-values by mse and is to be sampled, which takes logits; for {game} "
-                f"teacher.source is {source}, whose outputs those are; allowed: acting: epsilon_greedy, or the losses "
-                "kl, nll"
+                f"{where}: {recipe} learns Q-values by {learning['loss']} and is to be sampled, which takes logits; "
+                f"for {game} teacher.source is {source}, whose outputs those are; allowed: acting: epsilon_greedy, or "
+                "the losses kl, nll"
             )
     for game in grid.games_in(games) if learning["teacher"] == "online" else []:
         check_snapshots(

@@ -31,7 +31,7 @@ class Recipe:
     """How a student learns; config.yaml holds the paper's values and their sources."""
 
     loss: str
-    """``mse``, ``nll`` or ``kl``."""
+    """``mse``, ``nll``, ``kl`` or ``advantages``."""
     optimizer: str
     """``rmsprop``, ``adam`` or ``muon``."""
     learning_rate: float

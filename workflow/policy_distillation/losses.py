@@ -1,4 +1,4 @@
-"""The paper's three distillation losses (section 3), as functions of the student's and the teacher's Q-values.
+"""Distillation losses, the paper's three (section 3) and one of ours, of the student's and the teacher's Q-values.
 
 Both arguments have shape (batch, actions); the result is the mean over the batch, a float32 scalar. Everything is
 computed in float32 whatever the inputs' type: Q / 0.01 is beyond half precision.
@@ -21,8 +21,10 @@ from .readouts import Outputs
 class Loss(Protocol):
     """How far a student's outputs are from its teacher's."""
 
-    regression: ClassVar[bool]
-    """Whether the student's outputs become what the teacher's are; else they become the logits of a policy."""
+    @property
+    def regression(self) -> bool:
+        """Whether the student's outputs become what the teacher's are; else they become the logits of a policy."""
+        ...
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor: ...
 
@@ -31,11 +33,15 @@ class Loss(Protocol):
 class MSE:
     """Squared distance to the teacher's Q-values, summed over actions.
 
-    Centred: each state's mean over actions is taken from both sides first; a constant added to logits means nothing.
+    Centred: each state's mean over actions is taken from both sides first. Of logits nothing else has a meaning; of
+    Q-values the advantages are left (Wang et al. 2016, equation 9), and the state's value need not be learnt.
     """
 
     centred: bool = False
-    regression: ClassVar[bool] = True
+
+    @property
+    def regression(self) -> bool:
+        return not self.centred  # else a state's outputs are known up to a constant, as logits are
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         error = student.float() - teacher.float()
@@ -72,10 +78,15 @@ class KL:
 
 
 def make_loss(name: str, temperature: float, outputs: Outputs = "q_values") -> Loss:
-    """The loss that a recipe names: ``mse``, ``nll`` or ``kl``; only ``kl`` has a temperature.
+    """The loss that a recipe names: ``mse``, ``nll``, ``kl`` or ``advantages``; only ``kl`` has a temperature.
 
     Args:
         outputs: what the teacher's outputs are.
     """
-    losses: dict[str, Loss] = {"mse": MSE(centred=outputs == "logits"), "nll": NLL(), "kl": KL(temperature)}
+    losses: dict[str, Loss] = {
+        "mse": MSE(centred=outputs == "logits"),
+        "nll": NLL(),
+        "kl": KL(temperature),
+        "advantages": MSE(centred=True),
+    }
     return losses[name]
