@@ -21,10 +21,8 @@ from .readouts import Outputs
 class Loss(Protocol):
     """How far a student's outputs are from its teacher's."""
 
-    @property
-    def regression(self) -> bool:
-        """Whether the student's outputs become what the teacher's are; else they become the logits of a policy."""
-        ...
+    regression: ClassVar[bool]
+    """Whether the student's outputs become what the teacher's are; else they become the logits of a policy."""
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor: ...
 
@@ -34,14 +32,12 @@ class MSE:
     """Squared distance to the teacher's Q-values, summed over actions.
 
     Centred: each state's mean over actions is taken from both sides first. Of logits nothing else has a meaning; of
-    Q-values the advantages are left (Wang et al. 2016, equation 9), and the state's value need not be learnt.
+    Q-values the advantages are left (Wang et al. 2016, equation 9): the state's value need not be learnt, and what a
+    student has in its place is arbitrary.
     """
 
     centred: bool = False
-
-    @property
-    def regression(self) -> bool:
-        return not self.centred  # else a state's outputs are known up to a constant, as logits are
+    regression: ClassVar[bool] = True
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         error = student.float() - teacher.float()
