@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -80,3 +81,13 @@ def test_as_a_module_in_another_folder_with_results_in_a_third(tmp_path: Path) -
     assert not (copy.folder / "results").exists()
     again = run(copy, other, "-c1", "-n")
     assert "Nothing to be done" in again.stdout
+    # A new clone beside old results: there are no records, and the teachers' files are newer, but their bytes are the same.
+    shutil.rmtree(other / ".snakemake")
+    for path in (*other.iterdir(), *Path(results).rglob("*")):
+        os.utime(path, (1e9, 1e9))
+    plan = ("-c1", "-n", "--rerun-triggers", "mtime", "params", "input")  # as profiles/default has it
+    assert "Nothing to be done" in run(copy, other, *plan).stdout
+    with open(Path(results) / "teachers/pong/seed0/agent.safetensors", "ab") as agent:
+        agent.write(b" ")
+    os.utime(agent.name, (1e9, 1e9))
+    assert stats(run(copy, other, *plan).stdout)["distillation_given_teacher"] == 1

@@ -29,7 +29,7 @@ from policy_distillation.cells import (
 from policy_distillation.checks import check_config
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
-from policy_distillation.files import hold_lock
+from policy_distillation.files import file_digest, hold_lock
 from policy_distillation.games import known_games
 from policy_distillation.grid import Grid, algorithm_settings
 from policy_distillation.hardware import limits
