@@ -158,3 +158,8 @@ def test_a_kept_runs_tables_and_page_are_made_again_from_its_scores_alone(tmp_pa
     assert (results / "index.html").exists()
     assert not [path for path in results.rglob("*") if path.suffix in (".safetensors", ".h5")]
     assert "results/study exists: move it away" in redraw().stdout
+    with open(results / "table_single_task.csv.json", "a") as claims:  # verdicts change where scores do not
+        claims.write("\n")
+    plan = copy.snakemake("-n", "--configfile", "profiles/study/kept.yaml", "--", "results/study/index.html").stdout
+    assert "rule page" in plan
+    assert "rule table" not in plan

@@ -11,6 +11,7 @@ FILMS = {
 rule page:
     input:
         tables=[f"<results>/table_{name}.csv" for name in config["experiments"]],
+        claims=[f"<results>/table_{name}.csv.json" for name in config["experiments"]],
         figures=[f"{figure}.svg" for name in config["experiments"] for figure in figures(grid, name)],
         teacher_curves=(
             ["<results>/figures/teacher_curves.svg"] if any(grid.teacher_curve(game) for game in grid.games) else []
@@ -18,9 +19,7 @@ rule page:
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
         videos=[f"<results>/videos/{name}/{game}.mp4" for name, games in FILMS.items() for game in games],
         beside=travelling(
-            f"{path}.json"
-            for name, entry in config["experiments"].items()
-            for path in [f"<results>/table_{name}.csv", *(cell.scores(game) for game, cell in scored(grid, entry))]
+            f"{cell.scores(game)}.json" for entry in config["experiments"].values() for game, cell in scored(grid, entry)
         ),
         template=here(str(shipped("workflow/report/page.html"))),
     output:
