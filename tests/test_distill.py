@@ -808,7 +808,8 @@ def test_online_parts_come_from_one_snapshot_each(make, tmp_path, windows, no_pl
     parts = {"breakout": [make(f"part{k}", seed=k, teacher=f"{k}" * 64) for k in range(3)]}
     with pytest.raises(DatasetError, match="its teacher differs"):
         run(parts, tmp_path / "final")
-    run(parts, tmp_path / "online", replace(RECIPE, teacher="online"))
+    agent_path = run(parts, tmp_path / "online", replace(RECIPE, teacher="online"))
+    assert load_agent(agent_path)[1]["teachers"] == {"breakout": "2" * 64}  # what it had become in the end
     pushes = [event[2:] for event in windows.log if event[0] == "push"]
     assert pushes == [(f"part{k}", hour) for k in range(3) for hour in range(HOURS)]
 

@@ -81,7 +81,7 @@ def test_as_a_module_in_another_folder_with_results_in_a_third(tmp_path: Path) -
     assert not (copy.folder / "results").exists()
     again = run(copy, other, "-c1", "-n")
     assert "Nothing to be done" in again.stdout
-    # A new clone beside old results: there are no records, and the teachers' files are newer, but their bytes are the same.
+    # A new clone beside old results: there are no records, and the teachers' files are newer, but of the same bytes.
     shutil.rmtree(other / ".snakemake")
     for path in (*other.iterdir(), *Path(results).rglob("*")):
         os.utime(path, (1e9, 1e9))

@@ -91,6 +91,17 @@ def test_every_kind_of_network_can_be_exported(network, readout, tmp_path, part)
     assert exported.readouts == {"pong": readout}
 
 
+def test_outputs_without_an_action_are_refused(exported, part, tmp_path):
+    """An emulator that is given an action that it does not have never answers."""
+    model = onnx.load(str(exported))
+    for entry in model.metadata_props:
+        if entry.key == "action_ids":
+            entry.value = "[0, 2]"
+    onnx.save_model(model, str(tmp_path / "wide.onnx"))
+    with pytest.raises(ExportError, match=r"wide.onnx: its outputs are \(1, 3\), expected \(1, 2\) for its action_ids"):
+        OnnxAgent(tmp_path / "wide.onnx").q_values(frames(part)[:1], "freeway")
+
+
 def test_the_file_describes_itself(exported):
     metadata = load_agent(TEACHER)[1]
     found = OnnxAgent(exported).metadata

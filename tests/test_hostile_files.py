@@ -177,6 +177,17 @@ def linked(name: str, link: object) -> Callable[[h5py.File], None]:
     return change
 
 
+def elsewhere(name: str) -> Callable[[h5py.File], None]:
+    """What belongs there, in another file."""
+
+    def change(file: h5py.File) -> None:
+        with h5py.File(f"{file.filename}.other", "w") as other:
+            file.copy(name, other)
+        linked(name, h5py.ExternalLink(f"{file.filename}.other", name))(file)
+
+    return change
+
+
 def group(name: str) -> Callable[[h5py.File], None]:
     def change(file: h5py.File) -> None:
         del file[name]
@@ -229,6 +240,7 @@ def hostile_changes() -> Iterator[tuple[str, Callable[[h5py.File], None]]]:
     yield "frames in one chunk", replaced("frames", (32, 2, 84, 84), "u1", chunks=(32, 2, 84, 84))
     yield "frames never written", replaced("frames", (32, 2, 84, 84), "u1", chunks=(32, 1, 84, 84))
     yield "no episodes", lambda file: void(file.pop("episodes"))
+    yield "episodes of another file", elsewhere("episodes")
     wild: list[object] = [None, -1, 0, 2**62, 1.5e308, "", "x" * 10_000, "[" * 10_000, "a\nb", np.zeros(1000), "[]"]
     for name in ("game", "protocol", "action_ids", "part", "hours", "seed", "teacher", "settings", "provenance"):
         for value in wild:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from policy_distillation.stopping import told_in_a_line, visible
 
 # Games of many minutes; each begins with a line, so that the signal comes in the middle of it.
 START = """
@@ -47,6 +48,14 @@ PROGRAMS = {
     dump_part(folder / "agent.safetensors", "freeway", "paper2015", 0, settings, 0, folder / "part0.h5")
 """,
 }
+
+
+def test_a_message_that_quotes_a_foreign_file_does_nothing_to_the_terminal() -> None:
+    assert visible("a tensor \x1b]0;owned\x07\x1b[2J é\r\x9b\n\tnext") == (
+        r"a tensor \x1b]0;owned\x07\x1b[2J é\r\x9b" + "\n\tnext"
+    )
+    with pytest.raises(SystemExit, match=r"^error: \\x1b\[2J$"), told_in_a_line():
+        raise ValueError("\x1b[2J")
 
 
 @pytest.mark.slow

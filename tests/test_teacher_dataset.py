@@ -214,6 +214,16 @@ def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp
     assert (actions[:, :3] != labels[:, :3].argmax(-1)).any()
 
 
+def test_the_steps_of_games_are_counted_from_where_each_began(recorded, part):
+    ends, (first, *later) = recorded.ends, part.steps
+    assert first.all()  # recording began in the middle
+    expected = first
+    for time, steps in enumerate(later):
+        expected = np.where(ends[time], 0, expected + 1)
+        np.testing.assert_array_equal(steps, expected)
+    assert part.steps.dtype == np.int32
+
+
 def test_a_part_is_written_by_one_process(teacher, tmp_path):
     """One that a killed Snakemake left behind goes on; its successor gives way, and takes nothing from it."""
     lock = hold_lock(tmp_path / ".part0.h5.lock")

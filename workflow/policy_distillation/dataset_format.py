@@ -28,6 +28,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,10 @@ def _verify_beginnings(file: h5py.File, slots: int) -> None:
 
 def _array(file: h5py.File, name: str) -> h5py.Dataset:
     """An array that lies in the file itself: not behind a link, nor put together from other files."""
-    link, array = file.get(name, getlink=True), file[name]
-    _require(isinstance(link, h5py.HardLink) and isinstance(array, h5py.Dataset), name, type(array).__name__)
+    links = [file.get(place, getlink=True) for place in accumulate(name.split("/"), "{}/{}".format)]
+    _require(all(isinstance(link, h5py.HardLink) for link in links), name, "behind a link")
+    array = file[name]
+    _require(isinstance(array, h5py.Dataset), name, type(array).__name__)
     _require(not array.is_virtual and not array.external and array.shape is not None, name, "stored elsewhere")
     return array
 

@@ -36,11 +36,14 @@ class RecordedHours:
         self._opened: dict[str, Part] = {}
         self.first: dict[str, Part] = {}
         """The first part of each game, closed again: what it says of itself."""
+        self.teachers: dict[str, str] = {}
+        """The digest of each game's teacher; of one that was still learning, of the snapshot that taught last."""
         self.digests: dict[str, list[str]] = {game: [] for game in parts}
         for game, paths in parts.items():
             for path in paths:
                 part = self.open(game, path)
                 self.first.setdefault(game, part)
+                self.teachers[game] = part.teacher
                 self.digests[game].append(part.digest)
         self.close()
         protocols = [part.protocol for part in self.first.values()]

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from .stopping import Stopped, stop_at_once
+from .stopping import Stopped, stop_at_once, visible
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def logging_to(path: str | Path) -> Iterator[None]:
                 print(f"{stopped.signal}: stopped before the end; what was saved of the run is kept", file=file)
             raise
         except Exception as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{type(error).__name__}: {visible(str(error))}", file=sys.stderr)
             with contextlib.suppress(OSError):  # the disk may be full
                 traceback.print_exc(file=log)
             raise SystemExit(1) from None

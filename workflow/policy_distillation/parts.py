@@ -63,10 +63,11 @@ class Part:
         """The same, saturating: how many earlier frames of its game a stack can reach."""
 
     def _game_steps(self) -> NDArray[np.int32]:
-        steps = np.zeros((self.times, self.slots), np.int32)
-        steps[0] = self._file["episodes/first_step"][...][self._file["episodes/start"][...] == 0]
-        for time in range(1, self.times):
-            steps[time] = np.where(self._ends[time - 1], 0, steps[time - 1] + 1)
+        first = self._file["episodes/first_step"][...][self._file["episodes/start"][...] == 0]
+        times = np.arange(self.times, dtype=np.int32)[:, None]
+        began = np.where(np.roll(self._ends, 1, axis=0), times, 0)  # 0 but where a game begins
+        began = np.maximum.accumulate(began, axis=0)  # when the game of each time did; 0: before the recording
+        steps: NDArray[np.int32] = times - began + np.where(began == 0, first, 0).astype(np.int32)
         return steps
 
     def describe(self) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def end_at_ctrl_c() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def visible(text: str) -> str:
+    """Text that may quote a foreign file, without what a terminal would act on."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 @contextlib.contextmanager
 def told_in_a_line() -> Iterator[None]:
     """Around a command: what its user can mend ends it with one line instead of a traceback, and Ctrl-C with none."""
@@ -43,9 +48,9 @@ def told_in_a_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"error: {place}{error.strerror or error}")
+        sys.exit(f"error: {visible(f'{place}{error.strerror or error}')}")
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {visible(str(error))}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

@@ -50,7 +50,7 @@ def distill_student(
         "evaluation": asdict(evaluation),
         "protocol": recorded.protocol,
         "seed": seed,
-        "teachers": {game: part.teacher for game, part in recorded.first.items()},
+        "teachers": recorded.teachers,
         "teacher_outputs": {game: readout.outputs for game, readout in played.items()},
         "data": recorded.digests,
     }

@@ -59,8 +59,8 @@ try:
     workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown, reported, and sent to jobs elsewhere
     config = lay(stack)
     grid = Grid(config)
-    check_config(config)
-    if workflow.is_main_process:  # a job may be on another machine, where such a file is not
+    if workflow.is_main_process:  # a job's was checked there, and it may be on another machine, where a teacher's file is not
+        check_config(config)
         check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
     for argument in sys.argv[1:] if command else []:
         check_target(grid, argument)

@@ -116,7 +116,7 @@ class OnnxAgent:
     """
 
     def __init__(self, path: Path | str) -> None:
-        path = Path(path)
+        self._path = path = Path(path)
         if not path.is_file():
             raise ExportError(f"{path}: {'a folder, not a file' if path.is_dir() else 'no such file'}")
         need(f"{path}: an agent in ONNX", "onnx", "onnxruntime")
@@ -144,8 +144,13 @@ class OnnxAgent:
     def q_values(
         self, observations: NDArray[np.uint8], game: str, precision: Precision = "float32"
     ) -> NDArray[np.float32]:
-        """Outputs (batch, actions), whatever they are; ``precision`` is the file's own."""
+        """Outputs (batch, actions), whatever they are; ``precision`` is the file's own.
+
+        Raises ExportError for others: the emulators would wait for ever for an action that they do not have.
+        """
         (outputs,) = self._session.run(None, {"observations": observations})
+        if outputs.shape != (expected := (len(observations), len(self.actions[game]))):
+            raise ExportError(f"{self._path}: its outputs are {outputs.shape}, expected {expected} for its action_ids")
         values: NDArray[np.float32] = outputs
         return values
 
