@@ -214,6 +214,20 @@ def test_a_driver_acts_in_its_slots_and_the_teacher_labels_them_all(teacher, tmp
     assert (actions[:, :3] != labels[:, :3].argmax(-1)).any()
 
 
+def test_data_made_again_by_another_commit_is_the_same(teacher, tmp_path, monkeypatch):
+    """Else every student of it would be made again, too."""
+    parts = []
+    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
+        monkeypatch.setattr("policy_distillation.recording.provenance", lambda name=name: {"commit": name})
+        with Part(dump(teacher, tmp_path / f"{name}.h5", seed=seed)) as part:
+            parts.append(part)
+    first, again, other = parts
+    assert first.digest != again.digest
+    assert first.content == again.content != other.content
+    with Part(edited(again.path, tmp_path / "older.h5")) as older:  # before parts said so
+        assert older.content == older.digest == again.digest
+
+
 def test_the_steps_of_games_are_counted_from_where_each_began(recorded, part):
     ends, (first, *later) = recorded.ends, part.steps
     assert first.all()  # recording began in the middle

@@ -19,7 +19,8 @@ of times, so a student can read a part hour by hour::
 
 Attributes: game, protocol, action_ids, part, hours, seed, teacher (digest of its file), settings, provenance; outputs,
 what q_values are (``logits`` of a teacher that has a policy), and acting, how the teacher chose its actions
-(:mod:`.readouts`). The first line of the file names the format, the second the SHA-256 of what follows.
+(:mod:`.readouts`). Before the HDF5 data stand three lines: the format; the SHA-256 of the HDF5 data; and that of the
+*content*, of arrays and attributes but the provenance, by which data made again are known to be the same.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import re
 from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -61,7 +62,16 @@ class DatasetError(ValueError):
     """A file that is no intact part of a teacher data set. The message is one line for the user."""
 
 
-def seal(path: Path) -> None:
+class Seal(NamedTuple):
+    """What a part says of itself in its first bytes."""
+
+    digest: str
+    """SHA-256 of the HDF5 data."""
+    content: str
+    """SHA-256 of what was recorded, whoever recorded it; parts that do not say it have ``digest`` here."""
+
+
+def seal(path: Path, content: str | None = None) -> None:
     """Write the SHA-256 of all that follows into the file's first 512 bytes, which HDF5 leaves to the user.
 
     Whoever reads checks it first: libhdf5 itself may crash on a damaged file, or search it for ever. The digest shows
@@ -71,22 +81,23 @@ def seal(path: Path) -> None:
         file.seek(USER_BLOCK)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        file.write(f"{SCHEMA}\nsha256 {digest}\n".encode())
+        file.write(f"{SCHEMA}\nsha256 {digest}\n{f'content {content}' if content else ''}\n".encode())
 
 
-def read_seal(path: Path) -> str:
-    """The digest that a part states in its first bytes. Raises DatasetError for any other file."""
+def read_seal(path: Path) -> Seal:
+    """What a part states in its first bytes. Raises DatasetError for any other file."""
     block, _ = _read(path, whole=False)
-    written = re.match(rb"%s\nsha256 ([0-9a-f]{64})\n" % re.escape(SCHEMA.encode()), block)
+    lines = rb"%s\nsha256 ([0-9a-f]{64})\n(?:content ([0-9a-f]{64})\n)?" % re.escape(SCHEMA.encode())
+    written = re.match(lines, block)
     if not written:
         raise DatasetError(f"{path}: not a part of a teacher data set in the format {SCHEMA}")
-    return written[1].decode()
+    return Seal(written[1].decode(), (written[2] or written[1]).decode())
 
 
-def check_seal(path: Path) -> str:
+def check_seal(path: Path) -> Seal:
     """The same of an intact part. Raises DatasetError for any other file, without opening it as HDF5."""
     stated = read_seal(path)
-    if _read(path, whole=True)[1] != stated:
+    if _read(path, whole=True)[1] != stated.digest:
         raise DatasetError(f"{path}: truncated, or altered since it was written (its digest does not match)")
     return stated
 

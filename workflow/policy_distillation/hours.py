@@ -44,7 +44,7 @@ class RecordedHours:
                 part = self.open(game, path)
                 self.first.setdefault(game, part)
                 self.teachers[game] = part.teacher
-                self.digests[game].append(part.digest)
+                self.digests[game].append(part.content)
         self.close()
         protocols = [part.protocol for part in self.first.values()]
         for part in self.first.values():

@@ -14,7 +14,7 @@ from .files import atomic_path
 
 def write_listing(parts: Sequence[Path], path: Path) -> None:
     """List parts that lie in one folder with the list. Raises DatasetError for files that are none."""
-    lines = [f"{part.name} {read_seal(part)}\n" for part in parts]
+    lines = [f"{part.name} {read_seal(part).content}\n" for part in parts]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
 

@@ -43,7 +43,7 @@ class Part:
 
     def __init__(self, path: Path | str) -> None:
         self.path = path = Path(path)
-        self.digest = check_seal(path)
+        self.digest, self.content = check_seal(path)
         self._file = open_verified(path)
         attributes = self._file.attrs
         self.game = str(attributes["game"])

@@ -8,6 +8,7 @@ again without the teacher: the fewer emulators, the less.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -114,11 +115,15 @@ def record(
     times = settings.hours_per_part * settings.steps_per_hour // slots
     arrays = {name: np.zeros((times, slots), dtype) for name, dtype in STEP_ARRAYS.items()}
     arrays["q_values"] = np.zeros((times, slots, len(play.env.action_ids)), np.float32)
+    described = {**_attributes(play, teacher, settings), **attributes}
+    content = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     episodes, epsilons = _Episodes(play), settings.epsilons
     with atomic_path(path) as temporary:
         with open_hdf5(temporary, "w", userblock_size=USER_BLOCK) as file:
             frames = _frames(file, "frames", times, slots)
-            _frames(file, "context", STACK - 1, slots)[...] = play.observations[:, :-1].swapaxes(0, 1)
+            context = np.ascontiguousarray(play.observations[:, :-1].swapaxes(0, 1))
+            _frames(file, "context", STACK - 1, slots)[...] = context
+            content.update(context)
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             for time in range(times):
                 # Labels are for ever, so the teacher answers in float32.
@@ -133,14 +138,16 @@ def record(
                 if (time + 1) % CHUNK == 0 or time + 1 == times:
                     first = time // CHUNK * CHUNK
                     frames[first : time + 1] = block[: time + 1 - first]
+                    content.update(block[: time + 1 - first])
                 if (time + 1) % max(1, times // 10) == 0:
                     print(f"step {(time + 1) * slots:>9,} of {times * slots:,}", flush=True)
-            for name, values in arrays.items():
+            games = episodes.table(arrays["rewards"])
+            for name, values in {**arrays, **{f"episodes/{field}": column for field, column in games.items()}}.items():
                 file[name] = values
-            for name, values in episodes.table(arrays["rewards"]).items():
-                file[f"episodes/{name}"] = values
-            file.attrs.update({**_attributes(play, teacher, settings), **attributes})
-        seal(temporary)
+                content.update(values)
+            made_by = {**provenance(), "computed": computed(teacher.device, "float32")}
+            file.attrs.update({**described, "provenance": json.dumps(made_by)})
+        seal(temporary, content.hexdigest())
 
 
 def _attributes(play: Play, teacher: Agent, settings: Dataset) -> dict[str, Any]:
@@ -153,7 +160,6 @@ def _attributes(play: Play, teacher: Agent, settings: Dataset) -> dict[str, Any]
         "outputs": teacher.readouts[game].outputs,
         "acting": teacher.readouts[game].acting,
         "settings": json.dumps(asdict(settings)),
-        "provenance": json.dumps({**provenance(), "computed": computed(teacher.device, "float32")}),
     }
 
 
