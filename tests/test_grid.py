@@ -14,6 +14,7 @@ from policy_distillation.sliding_window import _runs
 from test_config import CONFIG, ROOT, merge, shipped
 
 PAPER = Grid(CONFIG)
+LENGTHS = {"pong": 1_000.0, "enduro": 9_000.0}
 EXPERIMENTS = CONFIG["experiments"]
 
 
@@ -196,7 +197,7 @@ def test_what_an_online_student_needs_follows_its_teachers_snapshots() -> None:
     assert resources.student_minutes(one, "multi3", "kl") < resources.student_minutes(PAPER, "multi3", "kl")
     few = merge(CONFIG, {"dataset": {"hours_per_part": 1}, "teacher": {"snapshots": 2}})
     assert resources.student_mb(Grid(few), "pong", "kl_online") < resources.student_mb(Grid(few), "pong", "kl")
-    online, final = (cost.training(one, Cell("pong", recipe, "dqn", 0)).work for recipe in ("kl_online", "kl"))
+    online, final = (cost.training(one, Cell("pong", recipe, "dqn", 0), LENGTHS).work for recipe in ("kl_online", "kl"))
     assert online["distill"] == 50 * final["distill"]
 
 
@@ -237,24 +238,28 @@ def test_the_plan_of_one_cell() -> None:
     entry = {"title": "-", "games": ["pong"], "recipes": ["kl"], "networks": ["dqn"], "seeds": [0]}
     grid = Grid({**CONFIG, "experiments": {"mine": entry, "again": entry}})  # the same cell counts once
     jobs: dict[str, int] = {}
-    for job in cost.plan(grid):
+    for job in cost.plan(grid, LENGTHS):
         jobs[job.rule] = jobs.get(job.rule, 0) + job.jobs
     scoring = {"evaluate_agent": 2, "evaluate_random": 1}
     assert jobs == {"train_teacher": 1, "dump_dataset": 50, "distill_student": 1, **scoring}
-    teacher = next(job for job in cost.plan(grid) if job.rule == "train_teacher")
+    teacher = next(job for job in cost.plan(grid, LENGTHS) if job.rule == "train_teacher")
     assert teacher.disk_gb == pytest.approx(51 * 0.007)  # the teacher and its snapshots
-    student = cost.training(grid, Cell("pong", "kl", "dqn", 0))
-    assert student.work["evaluate"] == 50 * 32
+    student = cost.training(grid, Cell("pong", "kl", "dqn", 0), LENGTHS)
+    assert student.work["evaluate"] == 50 * 32 * 1_000
     assert student.work["dump"] == 0
-    assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0)).work["dump"] == 499 * 54_000
-    assert cost.hours(cost.scoring(grid, "pong"), {"evaluate": 64.0}, 1000.0) * 3600 == 128 * 1000 / 64
+    assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0), LENGTHS).work["dump"] == 499 * 54_000
+    assert cost.hours(cost.scoring(grid, "pong", LENGTHS), {"evaluate": 64.0}) * 3600 == 128 * 1_000 / 64
+    assert cost.scoring(grid, "enduro", LENGTHS).work["evaluate"] == 128 * 9_000
+    assert cost.scoring(grid, "boxing", LENGTHS).work["evaluate"] == 128 * 5_000  # no teacher of it, so the mean
+    three = cost.training(grid, Cell("multi3", "kl", "multi3", 0), {**LENGTHS, "qbert": 2_000, "freeway": 3_000})
+    assert three.work["evaluate"] == 50 * 32 * 6_000
 
 
 def test_data_that_nobody_learns_from_is_not_recorded() -> None:
     entry = {"title": "-", "games": ["pong"], "networks": ["multi3"], "seeds": [0]}
 
     def rules(*recipes: str) -> set[str]:
-        plan = cost.plan(Grid({**CONFIG, "experiments": {"mine": {**entry, "recipes": recipes}}}))
+        plan = cost.plan(Grid({**CONFIG, "experiments": {"mine": {**entry, "recipes": recipes}}}), LENGTHS)
         return {job.rule for job in plan if job.rule.startswith("dump")}
 
     assert rules("kl", "joint_dqn") == {"dump_dataset"}
@@ -299,15 +304,15 @@ def test_the_table_of_costs_sums_up() -> None:
     }
     costs = [
         cost.Cost("a", {"dump": 7200}, 500, jobs=2),
-        cost.Cost("a", {"dump": 1800, "evaluate": 900}, 900),
+        cost.Cost("a", {"dump": 1800, "evaluate": 1800}, 900),
         cost.Cost("b", {"emulator_32": 3600}, 1),
     ]
-    text = cost.cost_table(costs, measured, 2.0)
+    text = cost.cost_table(costs, measured)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:2] in ("a ", "b ")}
     assert rows == {"a": ["3", "3.0", "0.0", "0.9"], "b": ["1", "1.0", "0.0", "0.0"]}
     assert "4 jobs, 4 hours, 0 minutes of it in jobs that ask for a GPU" in text
     assert "measured on an abacus" in text
-    on_gpu = cost.cost_table([cost.Cost("b", {"dump": 3600}, 1, gpu=True)], measured, 1.0)
+    on_gpu = cost.cost_table([cost.Cost("b", {"dump": 3600}, 1, gpu=True)], measured)
     assert "1 jobs, 60 minutes, 60 minutes of it in jobs" in on_gpu
 
 
@@ -344,18 +349,18 @@ def experiments_cells(config: dict[str, Any]) -> dict[str, set[tuple[str, Cell]]
 
 def test_the_work_of_a_plan():
     entry = {"title": "-", "games": ["multi3"], "recipes": ["kl", "joint_dqn"], "networks": ["multi3"], "seeds": [0]}
-    jobs = list(cost.plan(Grid({**CONFIG, "experiments": {"mine": entry}})))
+    jobs = list(cost.plan(Grid({**CONFIG, "experiments": {"mine": entry}}), {"pong": 1_000.0}))
     teacher, parts, joint, student = (
         next(job for job in jobs if job.rule == rule)
         for rule in ("train_teacher", "dump_dataset", "train_joint_dqn", "distill_student")
     )
     settings, learning = CONFIG["teacher"], PAPER.recipe("kl")
     scored = settings["dqn"]["steps"] // settings["evaluate_every"]
-    assert teacher.work["evaluate"] == scored * settings["evaluation_episodes"]
-    assert joint.work["evaluate"] == 3 * scored * 3 * PAPER.recipe("joint_dqn")["evaluation_episodes"]
+    assert teacher.work["evaluate"] == scored * settings["evaluation_episodes"] * 1_000
+    assert joint.work["evaluate"] == 3 * scored * 3 * PAPER.recipe("joint_dqn")["evaluation_episodes"] * 1_000
     assert [cost.evaluations(steps, 250_000) for steps in (500_000, 600_000, 1)] == [2, 3, 1]  # at the end, too
-    assert student.work["evaluate"] == 3 * learning["evaluations"] * learning["evaluation_episodes"]
-    one = cost.training(PAPER, Cell("pong", "kl", "multi3", 0)).work["distill"]
+    assert student.work["evaluate"] == 3 * learning["evaluations"] * learning["evaluation_episodes"] * 1_000
+    one = cost.training(PAPER, Cell("pong", "kl", "multi3", 0), LENGTHS).work["distill"]
     assert student.work["distill"] == pytest.approx(3 * one)
     before = 50 * CONFIG["dataset"]["envs"] * min(CONFIG["dataset"]["warmup_steps"], cost.STEPS_BEFORE)
     assert parts.work == {"dump": 500 * 54_000 + before}

@@ -31,15 +31,19 @@ class Cost:
 
     rule: str
     work: Mapping[str, float]
-    """How much of what is measured under a rate's name: agent steps, updates, or whole games (evaluate)."""
+    """How much of what is measured under a rate's name: agent steps or updates."""
     memory_mb: int
     gpu: bool = False
     disk_gb: float = 0.0
     jobs: int = 1
 
 
-def plan(grid: Grid) -> Iterator[Cost]:
-    """The jobs of the experiments."""
+def plan(grid: Grid, lengths: Mapping[str, float]) -> Iterator[Cost]:
+    """The jobs of the experiments.
+
+    Args:
+        lengths: the agent steps that games last; others are taken to last the mean of these.
+    """
     data = grid.config["dataset"]
     students = list(dict.fromkeys(cell for entry in grid.config["experiments"].values() for cell in cells(entry)))
     learnt = {
@@ -53,7 +57,7 @@ def plan(grid: Grid) -> Iterator[Cost]:
         if teacher["source"] == "train":
             settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
             games = evaluations(settings["steps"], teacher["evaluate_every"]) * teacher["evaluation_episodes"]
-            work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games}
+            work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games * length(game, lengths)}
             yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB * (1 + teacher["snapshots"]))
         for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
             if (game, kind) in learnt:
@@ -62,33 +66,40 @@ def plan(grid: Grid) -> Iterator[Cost]:
                 before = parts * data["envs"] * min(data["warmup_steps"], STEPS_BEFORE)
                 disk = steps * BYTES_PER_STEP / 1e9
                 yield Cost(rule, {"dump": steps + before}, PLAYING_MB, disk_gb=disk, jobs=parts)
-        yield scoring(grid, game)
-        yield replace(scoring(grid, game), rule="evaluate_random")
+        yield scoring(grid, game, lengths)
+        yield replace(scoring(grid, game, lengths), rule="evaluate_random")
     for cell in students:
-        yield training(grid, cell)
-        yield from (scoring(grid, game) for game in grid.games_in(cell.games))
+        yield training(grid, cell, lengths)
+        yield from (scoring(grid, game, lengths) for game in grid.games_in(cell.games))
 
 
-def scoring(grid: Grid, game: str) -> Cost:
+def length(game: str, lengths: Mapping[str, float]) -> float:
+    """The agent steps that a game is taken to last."""
+    return lengths.get(game, sum(lengths.values()) / len(lengths))
+
+
+def scoring(grid: Grid, game: str, lengths: Mapping[str, float]) -> Cost:
     """An agent's evaluation on one game."""
-    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"]}, PLAYING_MB)
+    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"] * length(game, lengths)}, PLAYING_MB)
 
 
-def training(grid: Grid, cell: Cell) -> Cost:
+def training(grid: Grid, cell: Cell, lengths: Mapping[str, float]) -> Cost:
     """A student's training."""
     data, learning, network = grid.config["dataset"], grid.recipe(cell.recipe), grid.network(cell.network)
-    games = len(grid.games_in(cell.games))
+    games = grid.games_in(cell.games)
+    played = learning["evaluation_episodes"] * sum(length(game, lengths) for game in games)  # at each evaluation
     if learning["loss"] == "q_learning":
         settings = grid.joint_dqn(cell.games, cell.recipe)
-        scored = evaluations(settings["steps"], settings["evaluate_every"]) * games * learning["evaluation_episodes"]
-        work = reinforcement("dqn", settings, network) | {"evaluate": scored}
+        scored = evaluations(settings["steps"], settings["evaluate_every"])
+        work = reinforcement("dqn", settings, network) | {"evaluate": scored * played}
         return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
-    hours = sum(grid.hours(game, cell.recipe) for game in grid.games_in(cell.games))
+    hours = sum(grid.hours(game, cell.recipe) for game in games)
     share = relative("distill", learning["optimizer"], learning["batch_size"], network)
+    driven = 0 if learning["driver"] == "teacher" else hours - len(games)  # all but each game's first
     work = {
         "distill": hours * learning["updates_per_hour"] * share,
-        "dump": 0 if learning["driver"] == "teacher" else (hours - games) * data["steps_per_hour"],  # but for the first
-        "evaluate": learning["evaluations"] * games * learning["evaluation_episodes"],
+        "dump": driven * data["steps_per_hour"],
+        "evaluate": learning["evaluations"] * played,
     }
     return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
 
@@ -126,17 +137,9 @@ def update_ms(optimizer: str, batch: int, network: Mapping[str, Any]) -> float:
     return float(2.4 + per_weight * weights + batch * (0.06 + 1.5e-8 * products))
 
 
-def hours(cost: Cost, rates: Mapping[str, float], game_steps: float) -> float:
-    """How long it all takes, one after the other.
-
-    Args:
-        rates: steps or updates a second.
-        game_steps: the agent steps that a game is taken to last.
-    """
-    return (
-        sum(amount * (game_steps if rate == "evaluate" else 1) / rates[rate] for rate, amount in cost.work.items())
-        / 3600
-    )
+def hours(cost: Cost, rates: Mapping[str, float]) -> float:
+    """How long it all takes, one after the other, at ``rates`` of steps or updates a second."""
+    return sum(amount / rates[rate] for rate, amount in cost.work.items()) / 3600
 
 
 def duration(hours: float) -> str:
@@ -144,7 +147,7 @@ def duration(hours: float) -> str:
     return f"{hours:,.0f} hours" if hours >= 3 else f"{60 * hours:,.0f} minutes"
 
 
-def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: float) -> str:
+def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any]) -> str:
     """A line a rule, the sums, and where the rates come from: ``measured`` is benchmarks/results.json."""
     rules: dict[str, list[Cost]] = {}
     for cost in costs:
@@ -152,7 +155,7 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: f
     lines = [f"{'rule':<20} {'jobs':>7} {'hours':>12} {'disk GB':>10} {'memory GB':>10}"]
     total = on_gpu = 0.0
     for rule, entries in rules.items():
-        time = sum(hours(entry, measured["rates"], game_steps) for entry in entries)
+        time = sum(hours(entry, measured["rates"]) for entry in entries)
         total, on_gpu = total + time, on_gpu + time * entries[0].gpu
         disk, memory = sum(entry.disk_gb for entry in entries), max(entry.memory_mb for entry in entries) / 1000
         jobs = sum(entry.jobs for entry in entries)
@@ -166,6 +169,6 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any], game_steps: f
         f"{max(entry.memory_mb for entry in everything) / 1000:,.1f} GB of memory for one job.",
         f"Rates: benchmarks/results.json, measured on {machine['cpu']}, {machine['threads']} threads, "
         f"GPU: {machine['gpu'] or 'none, so hours on a GPU are not known but fewer'}.",
-        f"Games are taken to last {game_steps:,.0f} steps, the mean of those that the reference teachers played.",
+        "Games are taken to last as long as those of the reference teachers; where there is none, their mean.",
     ]
     return "\n".join(lines)

@@ -123,7 +123,7 @@ def record(
             frames = _frames(file, "frames", times, slots)
             context = np.ascontiguousarray(play.observations[:, :-1].swapaxes(0, 1))
             _frames(file, "context", STACK - 1, slots)[...] = context
-            content.update(context)
+            content.update(context.data)
             block = np.zeros((CHUNK, slots, SIDE, SIDE), np.uint8)
             for time in range(times):
                 # Labels are for ever, so the teacher answers in float32.
@@ -138,13 +138,13 @@ def record(
                 if (time + 1) % CHUNK == 0 or time + 1 == times:
                     first = time // CHUNK * CHUNK
                     frames[first : time + 1] = block[: time + 1 - first]
-                    content.update(block[: time + 1 - first])
+                    content.update(block[: time + 1 - first].data)
                 if (time + 1) % max(1, times // 10) == 0:
                     print(f"step {(time + 1) * slots:>9,} of {times * slots:,}", flush=True)
             games = episodes.table(arrays["rewards"])
             for name, values in {**arrays, **{f"episodes/{field}": column for field, column in games.items()}}.items():
                 file[name] = values
-                content.update(values)
+                content.update(values.data)
             made_by = {**provenance(), "computed": computed(teacher.device, "float32")}
             file.attrs.update({**described, "provenance": json.dumps(made_by)})
         seal(temporary, content.hexdigest())

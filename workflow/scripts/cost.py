@@ -7,7 +7,7 @@ import pandas as pd
 from policy_distillation.cost import cost_table, plan
 from policy_distillation.grid import Grid
 
-steps = pd.concat(map(pd.read_csv, snakemake.input.games))["length"].mean()
-text = cost_table(plan(Grid(snakemake.config)), json.loads(Path(snakemake.input.rates).read_text()), steps)
+lengths = {Path(scores).parent.name: pd.read_csv(scores)["length"].mean() for scores in snakemake.input.games}
+text = cost_table(plan(Grid(snakemake.config), lengths), json.loads(Path(snakemake.input.rates).read_text()))
 print(text)
 Path(snakemake.log[0]).write_text(f"{text}\n")
