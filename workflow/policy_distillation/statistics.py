@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,8 +100,16 @@ def relative_score(student: Estimate, teacher: Estimate, zero: Estimate | None =
 
 
 def _bootstrap_means(returns: Returns, resamples: int, seed: int | Sequence[int]) -> Returns:
-    means: Returns = np.random.default_rng(seed).choice(returns, (resamples, len(returns))).mean(axis=1)
+    means: Returns = _draws(len(returns), resamples, seed if isinstance(seed, int) else tuple(seed)) @ returns
     return means
+
+
+@lru_cache(maxsize=16)
+def _draws(episodes: int, resamples: int, seed: int | tuple[int, ...]) -> Returns:
+    """The share of each episode in each resample, (resamples, episodes): a game's agents have them in common."""
+    drawn = np.random.default_rng(seed).integers(0, episodes, (resamples, episodes))
+    drawn += episodes * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * episodes).reshape(resamples, episodes) / episodes
 
 
 def _percentiles(values: Returns) -> tuple[float, float]:
