@@ -322,3 +322,17 @@ def test_the_format_is_part_of_what_a_state_is_tied_to(tmp_path, monkeypatch):
     save(make(tmp_path), {"step": 7})
     monkeypatch.setattr(state, "FORMAT", f"{state.FORMAT}x")
     assert make(tmp_path).load() is None
+
+
+def test_a_lock_on_a_file_that_its_last_owner_removed_holds_nobody(tmp_path, monkeypatch):
+    """Opened before the removal, locked after it: a third process would lock the file that lies there now."""
+    path, flock = tmp_path / "lock", fcntl.flock
+
+    def removed_before(*arguments):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    with files.hold_lock(path), pytest.raises(Locked, match="in use by process"):
+        files.hold_lock(path)

@@ -43,10 +43,20 @@ def hold_lock(path: Path) -> TextIO:
         if error.errno not in NO_LOCKS:
             raise
         print(f"{path.parent}: this file system has no locks, so nothing keeps a second process away", flush=True)
+    if not _is_at(file, path):  # its last owner removed it meanwhile, so that another process locks another file there
+        file.close()
+        return hold_lock(path)
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.datetime.now():%Y-%m-%d %H:%M}\n")
     file.flush()
     return file
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
