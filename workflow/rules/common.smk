@@ -59,7 +59,7 @@ try:
     workflow.configfiles = [path for path, _ in stack if path.is_file()]  # shown, reported, and sent to jobs elsewhere
     config = lay(stack)
     grid = Grid(config)
-    if workflow.is_main_process:  # a job's was checked there, and it may be on another machine, where a teacher's file is not
+    if workflow.is_main_process:  # its jobs may be on machines where teachers' files are not
         check_config(config)
         check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
     for argument in sys.argv[1:] if command else []:
@@ -106,6 +106,13 @@ def experiment(wildcards):
 def here(path):
     """An input; one that comes with the checkout or from the user's disk is never looked for in a bucket."""
     return path if path.startswith("<results>") else local(path)
+
+
+def copied(path, copy):
+    """An input that is copied; where the copy is the same it counts as old: git dates a clone's files anew."""
+    made = Path(config["results"], copy)
+    same = all(map(os.path.isfile, (path, made))) and file_digest(Path(path)) == file_digest(made)
+    return ancient(here(path)) if same else here(path)
 
 
 def travelling(paths):

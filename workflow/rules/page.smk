@@ -19,7 +19,9 @@ rule page:
         scores=[cell.scores(game) for entry in config["experiments"].values() for game, cell in scored(grid, entry)],
         videos=[f"<results>/videos/{name}/{game}.mp4" for name, games in FILMS.items() for game in games],
         beside=travelling(
-            f"{cell.scores(game)}.json" for entry in config["experiments"].values() for game, cell in scored(grid, entry)
+            f"{cell.scores(game)}.json"
+            for entry in config["experiments"].values()
+            for game, cell in scored(grid, entry)
         ),
         template=here(str(shipped("workflow/report/page.html"))),
     output:

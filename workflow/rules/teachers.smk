@@ -30,17 +30,12 @@ rule train_teacher:
         "../scripts/train_teacher.py"
 
 
-def given(wildcards):
-    """A teacher's file, however new where the results hold the same bytes: git dates a clone's files anew."""
-    path = here(str(source_path(wildcards.game, grid.teacher(wildcards.game)["source"])))
-    copy = Path(config["results"], "teachers", wildcards.game, f"seed{wildcards.seed}", "agent.safetensors")
-    same = all(map(os.path.isfile, (path, copy))) and file_digest(Path(path)) == file_digest(copy)
-    return ancient(path) if same else path
-
-
 rule given_teacher:
     input:
-        given,
+        lambda wc: copied(
+            str(source_path(wc.game, grid.teacher(wc.game)["source"])),
+            f"teachers/{wc.game}/seed{wc.seed}/agent.safetensors",
+        ),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
