@@ -22,9 +22,9 @@ STUDY, WHOLE, PAPER_PLAY = (ROOT / "resources" / name for name in ("study", "who
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Four experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of two
-        # students of three games, and of one temperature on two games.
-        (STUDY, 4 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 2 * 3 + 3 * 2),
+        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of two
+        # students of three games, of one temperature on two games, and of advantages on three.
+        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 2 * 3 + 3 * 2 + 3 * 3),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
         # Five tables; the same four games; four students of three games; three seeds of two students of two games that
         # learn by Adam, and of one that drives.
@@ -61,6 +61,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (PAPER_PLAY, "single_task", "Three losses from the paper's play"),
         (PAPER_PLAY, "compression", "Smaller networks from the paper's play"),
         (STUDY, "temperature", "Softmax temperature"),
+        (STUDY, "advantages", "What MSE lacks"),
         (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
         (PAPER_PLAY, "optimizer", "Adam beside Muon"),
         (PAPER_PLAY, "driver", "Who acts"),
