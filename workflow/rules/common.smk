@@ -1,4 +1,5 @@
 # The configuration, checked, and what the rules share. Imports nothing heavy: every cluster job parses this file.
+import filecmp
 import os
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from policy_distillation.cells import (
 from policy_distillation.checks import check_config
 from policy_distillation.command import read_command
 from policy_distillation.config import ConfigError
-from policy_distillation.files import file_digest, hold_lock
+from policy_distillation.files import hold_lock
 from policy_distillation.games import known_games
 from policy_distillation.grid import Grid, algorithm_settings
 from policy_distillation.hardware import limits
@@ -111,7 +112,7 @@ def here(path):
 def copied(path, copy):
     """An input that is copied; where the copy is the same it counts as old: git dates a clone's files anew."""
     made = Path(config["results"], copy)
-    same = all(map(os.path.isfile, (path, made))) and file_digest(Path(path)) == file_digest(made)
+    same = all(map(os.path.isfile, (path, made))) and filecmp.cmp(path, made, shallow=False)
     return ancient(here(path)) if same else here(path)
 
 
