@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import load_example
 from policy_distillation import distill as algorithm
 from policy_distillation import evaluate, optimizers, progress
 from policy_distillation import hours as hours_module
@@ -897,3 +898,30 @@ def test_a_run_moves_from_gpu_to_cpu_and_back(make, tmp_path, capsys, no_play, o
     assert "afresh" not in output
     for name, tensor in whole.items():
         torch.testing.assert_close(moved[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_example_learns_by_whatever_loss_it_is_given(base, make, tmp_path, monkeypatch):
+    """docs/examples/own_loss.py."""
+    example = load_example("own_loss")
+    monkeypatch.setattr(example, "PROTOCOL", "short")
+    monkeypatch.setattr(example, "NET3", TINY)
+    monkeypatch.setattr(example, "GAMES", Evaluation(episodes=2, envs=2, epsilon=0.05))
+    monkeypatch.setattr(example, "dump_part", lambda *given: pytest.fail("recorded again"))
+    make("breakout")
+
+    def agreement(output):
+        example.main(base.with_name("agent.safetensors"), "breakout", output=tmp_path / output, updates=150)
+        agent, metadata = load_agent(tmp_path / output)
+        assert (metadata["protocol"], agent.readouts["breakout"].outputs) == (asdict(SHORT), "logits")
+        with Part(tmp_path / "breakout.h5") as part:
+            window = Window(part, part.hours)
+            window.push(part, 0)
+        observations, q_values = window.sample(200, np.random.default_rng(1))
+        return (agent.q_values(observations.numpy(), "breakout").argmax(1) == q_values.argmax(1).numpy()).mean()
+
+    assert agreement("best.safetensors") > 0.9
+    monkeypatch.setattr(example, "loss", lambda student, teacher: F.cross_entropy(student, teacher.argmin(1)))
+    assert agreement("worst.safetensors") < 0.1
+    with pytest.raises(SystemExit, match=r"breakout\.h5: another teacher's play"):
+        example.main(tmp_path / "worst.safetensors", "breakout", output=tmp_path / "third.safetensors")

@@ -53,7 +53,7 @@ def write_scores(path: Path, mean: float, rng: np.random.Generator) -> None:
     pd.DataFrame({"slot": np.arange(32), "episode": 0, "return": returns}).to_csv(path, index=False)
     facts = {
         "kind": "scores",
-        "evaluation": {"episodes": 32, "envs": 16, "epsilon": 0.05},
+        "evaluation": {"episodes": 32, "envs": 16, "epsilon": 0.05, "starts": "noop", "teacher_steps": 450},
         "protocol": "paper2015",
         "agent": {"kind": "student", "digest": "d1ce" * 16, "seed": 0, "settings": {"loss": "kl", "temperature": 0.01}},
     }
@@ -118,7 +118,7 @@ def page(experiments: list[Section], tmp_path_factory: pytest.TempPathFactory) -
     benchmark = folder / "benchmarks/distill_student/pong/kl.tsv"
     benchmark.parent.mkdir(parents=True)
     benchmark.write_text("s\th:m:s\tmax_rss\n90.5\t0:01:30\t2048.0\n")
-    facts = {"results": "results/demo", "protocol": "paper2015", "epsilon": 0.05}
+    facts = {"results": "results/demo", "protocol": "paper2015"}
     facts |= {"teacher_curves": [experiments[0].figures[1]]}
     (folder / "index.html").write_text(render(experiments, TEMPLATE, facts, folder / "benchmarks"), encoding="utf-8")
     return folder / "index.html"
@@ -177,6 +177,22 @@ def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Section]
     shown = [yaml.safe_load(html_unescape(block)) for block in re.findall(r"<pre>(.*?)</pre>", html, re.S)]
     cells = [cell for experiment in experiments for cell in experiment.cells]
     assert shown == [json.loads(cell.scores.with_name(f"{cell.scores.name}.json").read_text()) for cell in cells]
+
+
+def test_how_students_were_scored_is_on_the_page(experiments: list[Section], page: Path, tmp_path: Path) -> None:
+    """From no-ops; or after steps that the teacher played, which earn the student nothing."""
+    assert "5% random actions)" in page.read_text(encoding="utf-8")
+    assert "played the first steps" not in page.read_text(encoding="utf-8")
+    section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
+    for cell in section.cells:
+        facts = read_sidecar(cell.scores)
+        played = {**facts["evaluation"], "epsilon": 0.01, "starts": "teacher", "teacher_steps": 300}
+        write_sidecar(cell.scores, {**facts, "evaluation": played})
+    facts = {"results": "results/demo", "protocol": "paper2015", "teacher_curves": []}
+    for shown, epsilon in (([section], "1%"), ([section, experiments[1]], "1% or 5%")):
+        text = render(shown, TEMPLATE, facts, tmp_path)
+        assert f"{epsilon} random actions" in text
+        assert "Its teacher played the first steps of each game, up to 300;" in text
 
 
 def test_altered_scores_are_refused(experiments: list[Section], tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, A
     """The page, as HTML.
 
     Args:
-        facts: for the introduction: ``results``, ``protocol``, ``epsilon``; ``teacher_curves``, paths of SVGs.
+        facts: for the introduction: ``results``, ``protocol``; ``teacher_curves``, paths of SVGs.
         benchmarks: the folder of the jobs' times, by rule.
     """
     cells = [cell for experiment in experiments for cell in experiment.cells]
@@ -87,6 +87,7 @@ def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, A
     distilled = {
         cell.scores.parent for cell, origin in zip(cells, origins, strict=True) if origin["agent"]["kind"] == "student"
     }
+    evaluations = [origin["evaluation"] for origin in origins]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -97,7 +98,8 @@ def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, A
         teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
         students=len(distilled),
         games=sorted({game_title(cell.game) for cell in cells}),
-        episodes=sorted({origin["evaluation"]["episodes"] for origin in origins}),
+        **{name: sorted({played[name] for played in evaluations}) for name in ("episodes", "epsilon")},
+        teacher_steps=sorted({played["teacher_steps"] for played in evaluations if played["starts"] == "teacher"}),
         sampled=any(origin.get("acting") == "sample" for origin in origins),
         seeds=seed_counts(experiments),
         costs=costs(benchmarks),

@@ -44,7 +44,6 @@ rule page:
         facts={
             "results": config["results"],
             "protocol": config["protocol"],
-            "epsilon": config["evaluation"]["epsilon"],
         },
         benchmarks=f"{config['results']}/benchmarks",
     script:
