@@ -25,6 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from policy_distillation import importing
 from policy_distillation.__main__ import import_, main
 from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.files import file_digest
 from policy_distillation.header import CheckpointError, read_metadata
 from policy_distillation.importing import containers, pickle_limits
 from policy_distillation.importing.agents import differences, download, import_agent
@@ -365,6 +366,7 @@ def test_the_network_of_2013_through_a_mapping(tmp_path, divisor):
     assert agent.network == Network((16, 32), 256, kernels=(8, 4), strides=(4, 2))
     assert_same_q_values(agent, "pong", torch_forward(model, divisor=divisor))
     assert metadata["imported"]["mapping"].endswith("mapping.yaml")
+    assert metadata["imported"]["mapping_digest"] == file_digest(tmp_path / "mapping.yaml")
     save_agent(tmp_path / "agent.safetensors", agent, metadata)
     np.testing.assert_array_equal(
         load_agent(tmp_path / "agent.safetensors")[0].q_values(observations(), "pong"),

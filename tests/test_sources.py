@@ -10,6 +10,8 @@ import torch
 from policy_distillation import sources
 from policy_distillation.atari import action_ids
 from policy_distillation.checkpoints import load_agent, save_agent
+from policy_distillation.files import file_digest
+from policy_distillation.header import read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.protocols import PROTOCOLS
 from policy_distillation.sources import (
@@ -19,6 +21,7 @@ from policy_distillation.sources import (
     check_source,
     hub_file,
     learns_q_values,
+    made_from,
     source_path,
 )
 from safetensors import safe_open
@@ -150,6 +153,38 @@ def test_an_altered_file_of_ones_own_is_refused_before_anything_runs(agent):
     teacher = {"source": "train", "initial_agent": str(path), "network": "small"}
     sizes = {"channels": [4, 4, 4], "hidden": 8}
     assert "altered since" in refusal(check_initial_agent, "pong", teacher, {"small": sizes}, "paper2015")
+
+
+def test_what_a_teacher_was_made_from_is_told_by_content(agent, tmp_path):
+    """Dates say nothing: git gives a clone's files new ones."""
+    source, other = agent("source.safetensors"), agent("other.safetensors", {"pong": [0, 1]})
+
+    def teacher(**metadata):
+        path = tmp_path / "teacher.safetensors"
+        save_agent(path, load_agent(other)[0], {"protocol": asdict(PAPER), **metadata})
+        return path
+
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(source.read_bytes())
+    assert made_from(copy, source)
+    assert not made_from(other, source)
+    assert not made_from(tmp_path / "none", source)
+    assert not made_from(source, tmp_path / "none")
+    further = teacher(initial_agent=read_metadata(source))
+    assert made_from(further, source)
+    assert not made_from(further, other)
+    model, mapping = tmp_path / "model.zip", tmp_path / "mapping.yaml"
+    model.write_bytes(b"weights")
+    mapping.write_bytes(b"layers")
+    taken = teacher(imported={"digest": file_digest(model), "mapping_digest": file_digest(mapping)})
+    assert made_from(taken, model)
+    assert made_from(taken, mapping)
+    assert not made_from(teacher(imported={"digest": file_digest(model)}), mapping)
+    assert not made_from(teacher(initial_agent=None), model)
+    model.write_bytes(b"other weights")
+    assert not made_from(taken, model)
+    taken.write_bytes(b"no agent")
+    assert not made_from(taken, mapping)
 
 
 def test_weights_of_a_type_that_numpy_has_not_are_refused(agent):

@@ -6,6 +6,7 @@ Imports nothing heavy: the workflow checks them before anything runs.
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,22 @@ def is_imported(source: Source) -> bool:
 def imported_files(source: Mapping[str, Any]) -> list[str]:
     """The local files that an import reads; none for an agent on the hub."""
     return [str(source[key]) for key in ("path", "mapping") if key in source]
+
+
+def made_from(agent: Path, path: Path) -> bool:
+    """Whether a teacher is there, and was made from this file as it is now: it is a copy, or says that it was trained
+    further or taken over from there."""
+    if not (agent.is_file() and path.is_file()):
+        return False
+    if filecmp.cmp(agent, path, shallow=False):
+        return True
+    try:
+        metadata = read_metadata(agent)
+        if "imported" in metadata:
+            return file_digest(path) in (metadata["imported"].get(name) for name in ("digest", "mapping_digest"))
+        return bool(read_metadata(path) == metadata.get("initial_agent"))
+    except CheckpointError:
+        return False
 
 
 def is_curve(path: Path, game: str) -> bool:

@@ -1,5 +1,4 @@
 # The configuration, checked, and what the rules share. Imports nothing heavy: every cluster job parses this file.
-import filecmp
 import os
 import sys
 from pathlib import Path
@@ -37,7 +36,15 @@ from policy_distillation.hardware import limits
 from policy_distillation.overlays import LOCAL, lay, layers, typed
 from policy_distillation.planning import plan_faster
 from policy_distillation.slurm import forget_no_job, job_prefix, stop_orphans
-from policy_distillation.sources import SourceError, check_actions, check_teachers, imported_files, shipped, source_path
+from policy_distillation.sources import (
+    SourceError,
+    check_actions,
+    check_teachers,
+    imported_files,
+    made_from,
+    shipped,
+    source_path,
+)
 from policy_distillation.targets import check_place, check_target
 
 plan_faster(workflow.output_settings.quiet)
@@ -109,11 +116,10 @@ def here(path):
     return path if path.startswith("<results>") else local(path)
 
 
-def copied(path, copy):
-    """An input that is copied; where the copy is the same it counts as old: git dates a clone's files anew."""
-    made = Path(config["results"], copy)
-    same = all(map(os.path.isfile, (path, made))) and filecmp.cmp(path, made, shallow=False)
-    return ancient(here(path)) if same else here(path)
+def made_of(path, wc):
+    """A file that a teacher is made of; it counts as old while it holds the same: git dates a clone's files anew."""
+    agent = Path(config["results"], "teachers", wc.game, f"seed{wc.seed}", "agent.safetensors")
+    return ancient(here(path)) if made_from(agent, Path(path)) else here(path)
 
 
 def travelling(paths):

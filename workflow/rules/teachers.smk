@@ -3,7 +3,7 @@
 
 rule train_teacher:
     input:
-        initial=lambda wc: [here(path) for path in [grid.teacher(wc.game)["initial_agent"]] if path],
+        initial=lambda wc: [made_of(path, wc) for path in [grid.teacher(wc.game)["initial_agent"]] if path],
     output:
         agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
         progress="<results>/teachers/{game}/seed{seed}/progress.csv",
@@ -32,10 +32,7 @@ rule train_teacher:
 
 rule given_teacher:
     input:
-        lambda wc: copied(
-            str(source_path(wc.game, grid.teacher(wc.game)["source"])),
-            f"teachers/{wc.game}/seed{wc.seed}/agent.safetensors",
-        ),
+        lambda wc: made_of(str(source_path(wc.game, grid.teacher(wc.game)["source"])), wc),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
@@ -50,7 +47,7 @@ rule given_teacher:
 # Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
 rule import_teacher:
     input:
-        lambda wc: [here(path) for path in imported_files(grid.teacher(wc.game)["source"])],
+        lambda wc: [made_of(path, wc) for path in imported_files(grid.teacher(wc.game)["source"])],
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:

@@ -90,6 +90,7 @@ def import_agent(source: Mapping[str, Any], game: str, protocol: str | None = No
         "container": content.container,
         **({"snapshot": path.name} if has_snapshots(source) else {}),
         "digest": file_digest(path / "model.pt" if path.is_dir() else path),
+        **({"mapping_digest": file_digest(Path(source["mapping"]))} if source.get("mapping") else {}),
         "facts": content.facts,
         "input_divisor": declaration.input_divisor,
         "layout": declaration.layout,
