@@ -909,11 +909,15 @@ def test_the_example_learns_by_whatever_loss_it_is_given(base, make, tmp_path, m
     monkeypatch.setattr(example, "GAMES", Evaluation(episodes=2, envs=2, epsilon=0.05))
     monkeypatch.setattr(example, "dump_part", lambda *given: pytest.fail("recorded again"))
     make("breakout")
+    with Part(tmp_path / "breakout.h5") as part:
+        monkeypatch.setattr(example, "PLAY", Dataset(**part.settings))
+        teacher = part.teacher
 
     def agreement(output):
         example.main(base.with_name("agent.safetensors"), "breakout", output=tmp_path / output, updates=150)
         agent, metadata = load_agent(tmp_path / output)
         assert (metadata["protocol"], agent.readouts["breakout"].outputs) == (asdict(SHORT), "logits")
+        assert (metadata["kind"], metadata["teachers"]) == ("student", {"breakout": teacher})
         with Part(tmp_path / "breakout.h5") as part:
             window = Window(part, part.hours)
             window.push(part, 0)
@@ -923,5 +927,11 @@ def test_the_example_learns_by_whatever_loss_it_is_given(base, make, tmp_path, m
     assert agreement("best.safetensors") > 0.9
     monkeypatch.setattr(example, "loss", lambda student, teacher: F.cross_entropy(student, teacher.argmin(1)))
     assert agreement("worst.safetensors") < 0.1
-    with pytest.raises(SystemExit, match=r"breakout\.h5: another teacher's play"):
+    refused = pytest.raises(
+        SystemExit, match=r"breakout\.h5: another teacher's play, or recorded otherwise; move it away"
+    )
+    with refused:
         example.main(tmp_path / "worst.safetensors", "breakout", output=tmp_path / "third.safetensors")
+    monkeypatch.setattr(example, "PLAY", replace(example.PLAY, epsilon=0.1))
+    with refused:
+        example.main(base.with_name("agent.safetensors"), "breakout", output=tmp_path / "third.safetensors")

@@ -22,7 +22,7 @@ from policy_distillation.files import file_digest
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import make_optimizer, scale_learning_rates, schedule_factor
 from policy_distillation.parts import Part
-from policy_distillation.protocols import PROTOCOLS
+from policy_distillation.provenance import provenance
 from policy_distillation.readouts import Readout
 from policy_distillation.recording import Dataset, dump_part
 from policy_distillation.sliding_window import Window
@@ -31,13 +31,15 @@ from policy_distillation.training import prepare_process
 PROTOCOL = "paper2015"
 NET3 = Network(channels=(16, 16, 16), hidden=64)  # 4% of the teacher's parameters
 PLAY = Dataset(hours_per_part=1, steps_per_hour=54_000, envs=10, epsilon=[0.05, 0.2], warmup_steps=27_000)
+OUTPUTS = Readout("logits")  # what the student's are; or "q_values"
 GAMES = Evaluation(episodes=32, envs=16, epsilon=EPSILON)
 
 
 def loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Yours: of float32 (batch, actions), what the student puts out and the teacher's Q-values, a scalar.
 
-    This one is NLL (paper, section 3) whose targets leave a tenth of the probability to chance.
+    This one is NLL (paper, section 3) whose targets leave a tenth of the probability to chance. Its students' outputs
+    are logits; for a loss that regresses Q-values, change ``OUTPUTS``, too.
     """
     return F.cross_entropy(student, teacher.argmax(1), label_smoothing=0.1)
 
@@ -47,8 +49,7 @@ def distil(part: Part, network: Network, updates: int, seed: int) -> Agent:
     window, rng = Window(part, part.hours), np.random.default_rng(seed)
     for hour in range(part.hours):
         window.push(part, hour)
-    readout = Readout("logits")  # "q_values" for a loss that regresses them
-    student = Agent(network, {part.game: part.action_ids}, {part.game: readout})
+    student = Agent(network, {part.game: part.action_ids}, {part.game: OUTPUTS})
     student.standardise_inputs([window.pixel_moments()])
     optimizer = make_optimizer("muon", student.parameters(), 8e-4, 1e-8, filters_learning_rate=1e-2)
     for update in range(updates):
@@ -73,18 +74,21 @@ def main(
         game: that it plays, as ale-py spells it.
         output: the student's file.
         updates: of 64 observations each.
-        seed: of play, weights and batches.
+        seed: of weights, batches and scores; and of the play, when it is recorded.
     """
     prepare_process(seed, threads=1)
     recorded = output.with_name(f"{game}.h5")
     if not recorded.exists():
         dump_part(teacher, game, PROTOCOL, 0, PLAY, seed, recorded)
     with Part(recorded) as part:
-        if part.teacher != file_digest(teacher):
-            raise SystemExit(f"{recorded}: another teacher's play; move it away")
+        if (part.teacher, part.settings) != (file_digest(teacher), asdict(PLAY)):
+            raise SystemExit(f"{recorded}: another teacher's play, or recorded otherwise; move it away")
         student = distil(part, NET3, updates, seed)
-    save_agent(output, student, {"protocol": asdict(PROTOCOLS[PROTOCOL]), "seed": seed, "updates": updates})
-    print(f"{output}: {mean_return(play_episodes(student, game, PROTOCOL, GAMES, seed)):,.1f} points a game")
+    facts = {"protocol": part.protocol, "teachers": {game: part.teacher}, "seed": seed, "updates": updates}
+    save_agent(output, student, {"kind": "student", "games": [game], **facts, **provenance()})
+    print(
+        f"{output}: {mean_return(play_episodes(student, game, part.protocol['name'], GAMES, seed)):,.1f} points a game"
+    )
 
 
 if __name__ == "__main__":

@@ -117,7 +117,8 @@ def here(path):
 
 
 def made_of(path, wc):
-    """A file that a teacher is made of; it counts as old while it holds the same: git dates a clone's files anew."""
+    """A file that a teacher is made of. While it holds the same it counts as old, since git dates a clone's files anew;
+    one that holds something else must, as any input, be newer than the teacher."""
     agent = Path(config["results"], "teachers", wc.game, f"seed{wc.seed}", "agent.safetensors")
     return ancient(here(path)) if made_from(agent, Path(path)) else here(path)
 

@@ -64,6 +64,8 @@ rule import_teacher:
 
 # What another library kept while it trained: teachers that learn, for the recipes with `teacher: online`.
 use rule import_teacher as import_snapshots with:
+    input:
+        lambda wc: [here(path) for path in imported_files(grid.teacher(wc.game)["source"])],
     output:
         directory("<results>/teachers/{game}/seed{seed}/snapshots"),
     log:
