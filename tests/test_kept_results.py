@@ -16,20 +16,22 @@ from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-STUDY, WHOLE, PAPER_PLAY, TEN = (ROOT / "resources" / name for name in ("study", "whole", "paper_play", "ten_games"))
+KEPT = ("study", "whole", "paper_play", "ten_games", "online")
+STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE = (ROOT / "resources" / name for name in KEPT)
 
 
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of two
+        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of three
         # students of three games, and of two temperatures on two games; and of advantages.
-        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 2 * 3 + 3 * 2 * 2 + 3 * 4),
+        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 3 * 3 + 3 * 2 * 2 + 3 * 4),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
         # Five tables; the same four games; four students of three games; three seeds of two students of two games that
         # learn by Adam, and of one that drives.
         (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
         (TEN, 3 + 10 * (1 + 1 + 1)),
+        (ONLINE, 3 + 1 + 1 + 3 * 3),
     ],
 )
 def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int) -> None:
@@ -64,6 +66,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (STUDY, "temperature", "Softmax temperature"),
         (STUDY, "advantages", "What MSE lacks"),
         (TEN, "multi_task_10", "One network for ten games"),
+        (ONLINE, "online", "Online distillation"),
         (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
         (PAPER_PLAY, "optimizer", "Adam beside Muon"),
         (PAPER_PLAY, "driver", "Who acts"),
@@ -96,7 +99,7 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, expe
 
 def test_what_the_pages_say_between_the_tables_is_in_them() -> None:
     """Each number with an interval is one that is kept, to the digits shown, or its negative."""
-    kept = [estimate for run in (STUDY, PAPER_PLAY, TEN) for estimate in estimates(run)]
+    kept = [estimate for run in (STUDY, PAPER_PLAY, TEN, ONLINE) for estimate in estimates(run)]
     kept += [tuple(-number for number in (value, high, low)) for value, low, high in kept]
     results, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
     told = re.findall(STATED, results) + re.findall(STATED, readme.partition("**Four games**")[2])
