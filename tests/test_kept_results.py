@@ -23,8 +23,8 @@ STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE = (ROOT / "resources" / name for name in K
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of three
-        # students of three games, and of two temperatures on two games; and of advantages.
+        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of
+        # three students of three games, of two temperatures on two games, and of advantages.
         (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 3 * 3 + 3 * 2 * 2 + 3 * 4),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
         # Five tables; the same four games; four students of three games; three seeds of two students of two games that
