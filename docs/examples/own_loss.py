@@ -86,9 +86,8 @@ def main(
         student = distil(part, NET3, updates, seed)
     facts = {"protocol": part.protocol, "teachers": {game: part.teacher}, "seed": seed, "updates": updates}
     save_agent(output, student, {"kind": "student", "games": [game], **facts, **provenance()})
-    print(
-        f"{output}: {mean_return(play_episodes(student, game, part.protocol['name'], GAMES, seed)):,.1f} points a game"
-    )
+    episodes = play_episodes(student, game, part.protocol["name"], GAMES, seed)
+    print(f"{output}: {mean_return(episodes):,.1f} points a game")
 
 
 if __name__ == "__main__":
