@@ -166,25 +166,26 @@ def test_what_a_teacher_was_made_from_is_told_by_content(agent, tmp_path):
 
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(source.read_bytes())
-    assert made_from(copy, source)
-    assert not made_from(other, source)
-    assert not made_from(tmp_path / "none", source)
-    assert not made_from(source, tmp_path / "none")
+    assert made_from(copy, source, "copied")
+    assert not made_from(other, source, "copied")
+    assert not made_from(tmp_path / "none", source, "copied")
+    assert not made_from(source, tmp_path / "none", "copied")
     further = teacher(initial_agent=read_metadata(source))
-    assert made_from(further, source)
-    assert not made_from(further, other)
+    assert made_from(further, source, "initial_agent")
+    assert not made_from(further, source, "copied")  # as where the source was named before, and this one is a copy
+    assert not made_from(further, other, "initial_agent")
     model, mapping = tmp_path / "model.zip", tmp_path / "mapping.yaml"
     model.write_bytes(b"weights")
     mapping.write_bytes(b"layers")
     taken = teacher(imported={"digest": file_digest(model), "mapping_digest": file_digest(mapping)})
-    assert made_from(taken, model)
-    assert made_from(taken, mapping)
-    assert not made_from(teacher(imported={"digest": file_digest(model)}), mapping)
-    assert not made_from(teacher(initial_agent=None), model)
+    assert made_from(taken, model, "imported")
+    assert made_from(taken, mapping, "imported")
+    assert not made_from(teacher(imported={"digest": file_digest(model)}), mapping, "imported")
+    assert not made_from(teacher(initial_agent=None), model, "imported")
     model.write_bytes(b"other weights")
-    assert not made_from(taken, model)
+    assert not made_from(taken, model, "imported")
     taken.write_bytes(b"no agent")
-    assert not made_from(taken, mapping)
+    assert not made_from(taken, mapping, "imported")
 
 
 def test_weights_of_a_type_that_numpy_has_not_are_refused(agent):

@@ -59,18 +59,22 @@ def imported_files(source: Mapping[str, Any]) -> list[str]:
     return [str(source[key]) for key in ("path", "mapping") if key in source]
 
 
-def made_from(agent: Path, path: Path) -> bool:
-    """Whether a teacher is there, and was made from this file as it is now: it is a copy, or says that it was trained
-    further or taken over from there."""
+def made_from(agent: Path, path: Path, how: str) -> bool:
+    """Whether a teacher is there, and was made from this file as it is now.
+
+    Args:
+        how: ``copied``; or where it says so: ``imported`` from another library's file, or trained further from
+            ``initial_agent``. A copy of a teacher says of itself what that one does, so it is not asked.
+    """
     if not (agent.is_file() and path.is_file()):
         return False
-    if filecmp.cmp(agent, path, shallow=False):
-        return True
+    if how == "copied":
+        return filecmp.cmp(agent, path, shallow=False)
     try:
-        metadata = read_metadata(agent)
-        if "imported" in metadata:
-            return file_digest(path) in (metadata["imported"].get(name) for name in ("digest", "mapping_digest"))
-        return bool(read_metadata(path) == metadata.get("initial_agent"))
+        origin = read_metadata(agent).get(how) or {}
+        if how == "imported":
+            return file_digest(path) in (origin.get("digest"), origin.get("mapping_digest"))
+        return bool(read_metadata(path) == origin)
     except CheckpointError:
         return False
 

@@ -116,11 +116,11 @@ def here(path):
     return path if path.startswith("<results>") else local(path)
 
 
-def made_of(path, wc):
+def made_of(path, wc, how):
     """A file that a teacher is made of. While it holds the same it counts as old, since git dates a clone's files anew;
     one that holds something else must, as any input, be newer than the teacher."""
     agent = Path(config["results"], "teachers", wc.game, f"seed{wc.seed}", "agent.safetensors")
-    return ancient(here(path)) if made_from(agent, Path(path)) else here(path)
+    return ancient(here(path)) if made_from(agent, Path(path), how) else here(path)
 
 
 def travelling(paths):

@@ -3,7 +3,9 @@
 
 rule train_teacher:
     input:
-        initial=lambda wc: [made_of(path, wc) for path in [grid.teacher(wc.game)["initial_agent"]] if path],
+        initial=lambda wc: [
+            made_of(path, wc, "initial_agent") for path in [grid.teacher(wc.game)["initial_agent"]] if path
+        ],
     output:
         agent="<results>/teachers/{game}/seed{seed}/agent.safetensors",
         progress="<results>/teachers/{game}/seed{seed}/progress.csv",
@@ -32,7 +34,7 @@ rule train_teacher:
 
 rule given_teacher:
     input:
-        lambda wc: made_of(str(source_path(wc.game, grid.teacher(wc.game)["source"])), wc),
+        lambda wc: made_of(str(source_path(wc.game, grid.teacher(wc.game)["source"])), wc, "copied"),
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
@@ -47,7 +49,7 @@ rule given_teacher:
 # Runs where Snakemake does: an agent on the hub is downloaded, and compute nodes may have no network.
 rule import_teacher:
     input:
-        lambda wc: [made_of(path, wc) for path in imported_files(grid.teacher(wc.game)["source"])],
+        lambda wc: [made_of(path, wc, "imported") for path in imported_files(grid.teacher(wc.game)["source"])],
     output:
         "<results>/teachers/{game}/seed{seed}/agent.safetensors",
     log:
@@ -62,7 +64,8 @@ rule import_teacher:
         "../scripts/import_teacher.py"
 
 
-# What another library kept while it trained: teachers that learn, for the recipes with `teacher: online`.
+# What another library kept while it trained: teachers that learn, for the recipes with `teacher: online`. Its inputs go by
+# their dates: that the teacher was made of the same says nothing of the snapshots.
 use rule import_teacher as import_snapshots with:
     input:
         lambda wc: [here(path) for path in imported_files(grid.teacher(wc.game)["source"])],
