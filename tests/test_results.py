@@ -6,6 +6,7 @@ import re
 import runpy
 import tempfile
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from policy_distillation import cells, sidecar
 from policy_distillation.checks import check_config
 from policy_distillation.config import ConfigError
+from policy_distillation.evaluate import Evaluation
 from policy_distillation.grid import Grid
 from test_config import CONFIG, ROOT, merge
 
@@ -46,6 +48,7 @@ TEACHERS = {"good": 100.0, "poor": -20.0, "zero": 0.0, "nearly zero": 0.03}
 NAMES = ["x_curves", "teacher", "teachers", "took", "made"]
 """Of experiments: names of files and of the page's own sections."""
 EPISODES = 8
+PLAYED = asdict(Evaluation(EPISODES, EPISODES, epsilon=0.05))
 
 
 def several(names: list[str], most: int) -> st.SearchStrategy[list[str]]:
@@ -107,7 +110,7 @@ class Run:
         pd.DataFrame(columns).to_csv(self.at(path), index=False)
         self.means[path] = returns.mean()
         agent = {"kind": "student", "commit": "a", "data": {}, "seed": 0}
-        about = {"protocol": "paper2015", "agent": agent, "commit": "b", "evaluation": {"episodes": EPISODES}}
+        about = {"protocol": "paper2015", "agent": agent, "commit": "b", "evaluation": PLAYED}
         facts = {**about, **facts}
         sidecar.write_sidecar(self.at(path), facts)
 
@@ -179,7 +182,7 @@ class Run:
             "figures": len(figures),
             "videos": 0,
         }
-        facts = {"results": "results", "protocol": "paper2015", "epsilon": 0.05}
+        facts = {"results": "results", "protocol": "paper2015"}
         benchmarks = self.results / "benchmarks"
         self.script("page", inputs, "<results>/index.html", experiments=[entry], facts=facts, benchmarks=benchmarks)
 
