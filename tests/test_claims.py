@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
+import scipy.stats
 from conftest import ROOT
-from policy_distillation.cells import table_facts, variants
+from policy_distillation.cells import Cell, table_facts, variants
 from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.grid import Grid
 from policy_distillation.overlays import lay, layers
 from policy_distillation.readable import judged
+from policy_distillation.scores import Scores, Student
+from policy_distillation.statistics import Returns
 from test_tables import scored
 
 TEACHERS = {"breakout": [10.0, 12.0], "pong": [18.0, 20.0]}
@@ -114,3 +119,25 @@ def test_a_claim_about_the_only_network_is_one_about_the_only_variant() -> None:
     assert list(variants(Grid(config), compression)) == ["kl"]
     claims = table_facts(Grid(config), compression)["claims"]
     assert [claim["variant"] for claim in claims] == ["kl", "net2", "net3"]
+
+
+@pytest.mark.parametrize(("second", "width"), [((-30.0, 0.0, 30.0), 1.0), ((30.0, 0.0, -30.0), 0.0)])
+def test_what_a_seed_of_one_network_is_off_by_is_off_in_all_its_games(
+    second: tuple[float, ...], width: float
+) -> None:
+    """Closed form: Student's t of the seeds' means over games. Seeds that are poor in one game and as much better in
+    another do not differ; those that are poor in both are not two misfortunes that make up for each other."""
+    teachers, randoms = {"breakout": [100.0], "pong": [100.0]}, {"breakout": [0.0], "pong": [0.0]}
+    means = {"breakout": (-30.0, 0.0, 30.0), "pong": second}
+    students = [
+        Student(Cell("both", "kl", "multi", seed), "kl", game, np.full(4, 50.0 + means[game][seed]))
+        for game in teachers
+        for seed in range(3)
+    ]
+    (verdict,) = judge(Scores(arrays(teachers), arrays(randoms), students), [claim("kl")]).to_dict("records")
+    half = scipy.stats.t(2).ppf(0.975) * 30 / np.sqrt(3) * width
+    assert (verdict["low"], verdict["high"]) == pytest.approx((-50 - half, -50 + half), abs=0.1 * half + 1e-6)
+
+
+def arrays(returns: Mapping[str, list[float]]) -> dict[str, Returns]:
+    return {game: np.array(values) for game, values in returns.items()}

