@@ -89,6 +89,16 @@ def test_seeds_are_those_of_the_variant_with_the_fewest() -> None:
     assert found["seeds"].tolist() == [1, 3]
 
 
+def test_a_claim_is_about_the_games_that_its_variants_play_and_says_of_how_many_it_is_judged() -> None:
+    """A third variant that plays fewer is no matter; a teacher no better than random play is."""
+    more = STUDENTS | {("pong", "mse"): [[-21.0, -21.0]]}
+    found = judge(scored(TEACHERS, more, RANDOMS), [claim("kl", "nll"), claim("kl", "mse")])
+    assert found[["games", "played"]].to_numpy().tolist() == [[2, 2], [1, 1]]
+    useless = {**RANDOMS, "breakout": TEACHERS["breakout"]}
+    found = judge(scored(TEACHERS, more, useless), [claim("kl", "nll"), claim("kl", "mse")])
+    assert found[["games", "played"]].to_numpy().tolist() == [[1, 2], [1, 1]]
+
+
 def test_nothing_is_decided_where_no_teacher_is_better_than_random_play() -> None:
     found = judge(scored(TEACHERS, STUDENTS, TEACHERS), [claim("kl", "nll", -1000)])
     assert found[["difference", "low", "high"]].isna().all(axis=None)

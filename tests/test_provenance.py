@@ -16,7 +16,7 @@ from policy_distillation.checkpoints import save_agent
 from policy_distillation.header import read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.parts import Part
-from policy_distillation.provenance import commit_of
+from policy_distillation.provenance import commit_of, provenance
 from policy_distillation.sidecar import SidecarError, read_sidecar, sidecar_path, write_sidecar
 
 RESULTS = "results/smoke"
@@ -147,3 +147,13 @@ def test_inspect_prints_it(finished: Checkout) -> None:
     environment = {**finished.environment(), "PYTHONPATH": str(finished.folder / "workflow")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == read_sidecar(table)
+
+
+def test_a_sidecar_says_what_made_its_csv_unless_that_is_told(tmp_path: Path) -> None:
+    """As by what played for an hour, while the code was edited."""
+    csv = tmp_path / "a.csv"
+    csv.write_text("a\n1\n")
+    write_sidecar(csv, {"kind": "a"})
+    assert read_sidecar(csv)["commit"] == provenance()["commit"]
+    write_sidecar(csv, {"kind": "a", "commit": "b"})
+    assert (read_sidecar(csv)["commit"], read_sidecar(csv)["software"]) == ("b", provenance()["software"])

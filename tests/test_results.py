@@ -281,7 +281,8 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
     listing.write_text("".join(f"{digest}  part.h5\n" for digest in digests))
     first, second = (cells.Cell("pong", "kl", "low", seed).scores("pong") for seed in (0, 1))
     run.score(first, 50.0, 1.0, agent={"commit": "a", "data": {"pong": digests}})
-    run.score(second, 50.0, 1.0, agent={"commit": "c", "data": {"pong": digests[:1]}})
+    second_agent = {"commit": "c", "begun_by": [{"commit": "b"}], "data": {"pong": digests[:1]}}
+    run.score(second, 50.0, 1.0, agent=second_agent)
     run.score(run.grid.teacher_scores("qbert"), 100.0, 1.0, acting="sample")
     run.score(run.grid.teacher_scores("pong"), 100.0, 1.0, commit="d")
     run.score(run.grid.random_scores("pong"), 0.0, 1.0, commit="e")
@@ -291,7 +292,7 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
         "The teachers' policies are sampled, without epsilon: qbert.",
         "Students that act otherwise than their teacher (acting): qbert/kl/low/0 on qbert, qbert/kl/low/1 on qbert.",
         "Learnt from other data than there is now: pong/kl/low/1 on pong.",
-        "Students were made by 2 different commits: a, c.",
+        "Students were made by 3 different commits: a, b, c.",
         "Scores were made by 3 different commits: b, d, e.",
     ]
     for suffix in ("md", "html", "tex"):
@@ -322,6 +323,18 @@ def test_cells_of_other_settings_than_now_are_told(tmp_path: Path) -> None:
     )
     made("kl"), made("joint", {"layer_norm": True})  # which the configuration's network does not name
     assert ": pong/joint/c/0 on pong; " in told()[0]
+
+
+def test_a_verdict_over_fewer_games_than_were_played_says_so(tmp_path: Path) -> None:
+    claims = [{"says": "it is good", "variant": "kl", "margin": -90}]
+    run = Run(tmp_path, "mine", {**MINE, "claims": claims}, {**GOOD, "qbert": "zero"}, 0)
+    run.tables()
+    said = (
+        "The verdict on 'it is good' rests on 1 of 2 games: of the others the teacher is not clearly better than "
+        "random play."
+    )
+    assert said in (tmp_path / "table_mine.md").read_text()
+    assert sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"] == [said]
 
 
 def test_claims_of_no_variant_are_told(tmp_path: Path) -> None:

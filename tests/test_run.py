@@ -273,6 +273,24 @@ def test_a_saving_that_takes_long_is_done_less_often(clock):
     assert watch.due()
 
 
+def test_all_who_made_a_run_are_told_each_once(tmp_path, monkeypatch):
+    """A run that is gone on from by other code, or on another machine, is not the last process's alone."""
+    for stop_at, commit in ((2, "a"), (4, "a"), (6, "b"), (7, "a"), (None, "c")):
+        monkeypatch.setattr(module, "provenance", lambda commit=commit: {"commit": commit, "hardware": {"cpu": "x"}})
+        loop = make(tmp_path)
+        parts = Counter(), Tape(), np.random.default_rng(3)
+        loop.restore(counter=parts[0], tape=parts[1], rng=parts[2])
+        if stop_at:
+            with pytest.raises(Stopped):
+                for _ in loop.turns(count(*parts)):
+                    if loop.done == stop_at:
+                        os.kill(os.getpid(), signal.SIGTERM)
+            loop._state._lock.close()  # as a process that ends
+    assert loop.metadata["commit"] == "c"
+    assert [each["commit"] for each in loop.metadata["begun_by"]] == ["b", "a"]
+    assert all(each["computed"]["device"] == "cpu" for each in loop.metadata["begun_by"])
+
+
 def test_metadata_says_what_and_with_what(tmp_path):
     loop = make(tmp_path, seed=3)
     assert (loop.metadata["kind"], loop.metadata["seed"]) == ("counter", 3)

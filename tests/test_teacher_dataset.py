@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policy_distillation import play
+from policy_distillation import play, recording
 from policy_distillation.atari import AtariVector
 from policy_distillation.checkpoints import save_agent
 from policy_distillation.dataset_format import EPISODE_FIELDS, SCHEMA, DatasetError, seal
@@ -226,6 +226,16 @@ def test_data_made_again_by_another_commit_is_the_same(teacher, tmp_path, monkey
     assert first.content == again.content != other.content
     with Part(edited(again.path, tmp_path / "older.h5")) as older:  # before parts said so
         assert older.content == older.digest == again.digest
+
+
+def test_a_part_names_the_code_that_began_to_play_it(teacher, tmp_path, monkeypatch):
+    """It may be edited meanwhile, and what plays has been loaded."""
+    now, add = ["before"], recording._Episodes.add
+    monkeypatch.setattr(recording, "provenance", lambda: {"commit": now[-1]})
+    monkeypatch.setattr(recording._Episodes, "add", lambda *args: now.append("after") or add(*args))
+    dump(teacher, tmp_path / "part.h5")
+    with h5py.File(tmp_path / "part.h5") as file:
+        assert json.loads(file.attrs["provenance"])["commit"] == "before"
 
 
 def test_the_steps_of_games_are_counted_from_where_each_began(recorded, part):

@@ -12,7 +12,7 @@ import pandas as pd
 from .scores import Scores
 from .statistics import Estimate
 
-COLUMNS = ["says", "variant", "against", "margin", "difference", "low", "high", "games", "seeds", "verdict"]
+COLUMNS = ["says", "variant", "against", "margin", "difference", "low", "high", "games", "played", "seeds", "verdict"]
 
 
 def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -28,20 +28,22 @@ def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             variants the experiment has not is left out (:func:`unjudged`): who changes the recipes need not change what
             the paper says.
 
-    Columns: those of a claim, with ``against`` empty for the teachers; difference, low, high, in points; games: how
-    many every variant plays and a teacher plays better than at random; seeds; verdict.
+    Columns: those of a claim, with ``against`` empty for the teachers; difference, low, high, in points; games: over
+    how many of those ``played`` by both, in which the teacher is better than random play; seeds; verdict.
     """
-    games, strangers = _games(scores), unjudged(scores, claims)
+    strangers = unjudged(scores, claims)
     rows = []
     for claim in claims:
         row = {"against": "", "margin": 0.0, **claim}
         if claim not in strangers:
+            names = [name for name in (row["variant"], row["against"]) if name]
+            played, games = _games(scores, names)
             points = _difference(scores, games, row["variant"], row["against"])
             low, high = points.interval()
             verdict = "holds" if low > row["margin"] else "does not hold" if high < row["margin"] else "undecided"
-            seeds = min(scores.seeds(name) for name in (row["variant"], row["against"]) if name)
+            seeds = min(map(scores.seeds, names))
             row |= {"difference": points.value, "low": low, "high": high, "verdict": verdict}
-            rows.append(row | {"games": len(games), "seeds": seeds})
+            rows.append(row | {"games": len(games), "played": len(played), "seeds": seeds})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -55,9 +57,10 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
     ``low``, ``high``.
 
     Two variants' own intervals say less: their teachers' and random play's episodes are the same, their own are drawn
-    alike, and what they have in common cancels out. None where no game has such points.
+    alike, and what they have in common cancels out. Over the games that every variant plays; none where no game has
+    such points.
     """
-    games, found = _games(scores), []
+    (_, games), found = _games(scores, scores.variants), []
     for first, second in combinations(scores.variants, 2) if games else []:
         points = _difference(scores, games, first, second)
         low, high = points.interval()
@@ -65,8 +68,10 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
     return found
 
 
-def _games(scores: Scores) -> list[str]:
-    return [game for game in scores.common_games if scores.means_something(game, "normalised")]
+def _games(scores: Scores, variants: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that all of the variants play, and those of them that have points."""
+    played = [game for game in scores.teachers if all((game, variant) in scores.runs for variant in variants)]
+    return played, [game for game in played if scores.means_something(game, "normalised")]
 
 
 def _difference(scores: Scores, games: Sequence[str], variant: str, against: str) -> Estimate:

@@ -118,6 +118,7 @@ def record(
     described = {**_attributes(play, teacher, settings), **attributes}
     content = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     episodes, epsilons = _Episodes(play), settings.epsilons
+    made_by = {**provenance(), "computed": computed(teacher.device, "float32")}  # now: code may be edited meanwhile
     with atomic_path(path) as temporary:
         with open_hdf5(temporary, "w", userblock_size=USER_BLOCK) as file:
             frames = _frames(file, "frames", times, slots)
@@ -145,7 +146,6 @@ def record(
             for name, values in {**arrays, **{f"episodes/{field}": column for field, column in games.items()}}.items():
                 file[name] = values
                 content.update(values.data)
-            made_by = {**provenance(), "computed": computed(teacher.device, "float32")}
             file.attrs.update({**described, "provenance": json.dumps(made_by)})
         seal(temporary, content.hexdigest())
 

@@ -61,8 +61,10 @@ def remarks(
         )
     if stale:
         found.append(f"Learnt from other data than there is now: {_some(stale)}.")
+    agents = [score["agent"] for score in scores]
+    makers = [maker for agent in agents for maker in (agent, *(agent.get("begun_by") or []))]
     for what, commits in {
-        "Students were made": {score["agent"].get("commit") for score in scores},
+        "Students were made": {maker.get("commit") for maker in makers},
         "Scores were made": {score.get("commit") for score in (*scores, *teachers.values(), *randoms)},
     }.items():
         if len(commits) > 1:

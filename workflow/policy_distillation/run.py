@@ -105,6 +105,8 @@ class Run:
         total: units of the whole run.
         unit: ``step`` or ``update``.
         machine: how to compute; no part of what determines the result.
+
+    The metadata say which commit, software and hardware made the result, and in ``begun_by`` which others had begun it.
     """
 
     def __init__(
@@ -114,9 +116,11 @@ class Run:
         self.device = select_device(machine.device)
         self.precision = select_precision(machine.precision, self.device)
         made_by = {**provenance(), "computed": computed(self.device, self.precision)}
-        self.metadata = {**description, "kind": kind, **made_by}  # now: the files may be edited while this runs
         self._state = State(folder / "state", description)
         self._saved = self._state.load()
+        begun_by = [each for each in (self._saved or {}).get("made_by", []) if each != made_by]
+        self._made_by = [*begun_by, made_by]  # asked for now: the files may be edited while this runs
+        self.metadata = {**description, "kind": kind, **made_by, "begun_by": begun_by}
         self._parts: dict[str, Any] = {}
         self._needed: Callable[[], Iterable[Path]] = list
         saved = self._saved or {"done": 0, "seconds": 0.0, "learnt": False, "rows": [], "unscored": None}
@@ -277,6 +281,7 @@ class Run:
             else:
                 parts[name] = part.state_dict()
         facts = {"done": self.done, "learnt": self._learnt, "rows": self._rows, "unscored": unscored}
+        facts["made_by"] = self._made_by
         facts["seconds"] = time.monotonic() - self._start
         self._state.save({**facts, "parts": parts}, stored, self._needed())
         self.saved = self.done

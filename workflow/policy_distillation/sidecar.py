@@ -21,9 +21,13 @@ def sidecar_path(csv: Path) -> Path:
 
 
 def write_sidecar(csv: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``facts`` beside a finished CSV, with its digest and the commit, software and hardware that made it."""
+    """Write ``facts`` beside a finished CSV, with its digest and the commit, software and hardware that made it.
+
+    What took long says in ``facts`` by what it was made (:func:`provenance`, asked when it began): code may be edited
+    meanwhile.
+    """
     with atomic_path(sidecar_path(csv)) as temporary:
-        content = {**facts, "sha256": file_digest(csv), **provenance()}
+        content = {**provenance(), **facts, "sha256": file_digest(csv)}
         temporary.write_text(strict_json(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 

@@ -12,12 +12,14 @@ from policy_distillation.evaluate import Evaluation, episodes_frame, play_episod
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
+from policy_distillation.provenance import provenance
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import computed, prepare_process, select_device, select_precision, stream
 
-ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "data", "teacher_outputs")
+ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "begun_by", "data", "teacher_outputs")
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
+    made_by = provenance()
     device = select_device(job_device("cpu"))
     precision = select_precision(snakemake.config["machine"]["precision"], device)
     evaluation, game = Evaluation(**snakemake.params.evaluation), snakemake.wildcards.game
@@ -52,5 +54,6 @@ with logging_to(snakemake.log[0]):
         "agent": {key: metadata.get(key) for key in ABOUT},
         "acting": agent.readouts[game].acting,
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
+        **made_by,
     }
     write_sidecar(Path(snakemake.output.csv), facts)

@@ -10,12 +10,14 @@ from policy_distillation.evaluate import Evaluation
 from policy_distillation.exporting.deployment import measure, write_csv
 from policy_distillation.files import file_digest
 from policy_distillation.joblog import logging_to
+from policy_distillation.provenance import provenance
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import prepare_process
 
 params, output = snakemake.params, Path(snakemake.output.csv)
 with logging_to(snakemake.log[0]):
     prepare_process(params.seed, snakemake.threads)
+    made_by = provenance()
     files = [Path(path) for path in snakemake.input.files]
     rows = measure(
         Path(snakemake.input.agent),
@@ -27,4 +29,4 @@ with logging_to(snakemake.log[0]):
     )
     write_csv(rows, output)
     digests = {path: file_digest(Path(path)) for path in (snakemake.input.agent, *snakemake.input.files)}
-    write_sidecar(output, {"kind": "exports", **dict(params.items()), "files": digests})
+    write_sidecar(output, {"kind": "exports", **dict(params.items()), "files": digests, **made_by})

@@ -61,6 +61,12 @@ with logging_to(snakemake.log[0]):
             f"Claims not judged, as their variants are not here ({', '.join(scores.variants)}): "
             f"{'; '.join(claim['says'] for claim in strangers)}."
         )
+    said += [
+        f"The verdict on {row.says!r} rests on {row.games} of {row.played} games: of the others the teacher is not "
+        "clearly better than random play."
+        for row in verdicts.itertuples()
+        if row.games < row.played
+    ]
     for content in (table, aggregates, verdicts):
         print(content.to_string())
     for text in [*(f"{row.game}: {row.note}" for row in table.itertuples() if row.note), *said]:
