@@ -132,9 +132,7 @@ def test_a_claim_about_the_only_network_is_one_about_the_only_variant() -> None:
 
 
 @pytest.mark.parametrize(("second", "width"), [((-30.0, 0.0, 30.0), 1.0), ((30.0, 0.0, -30.0), 0.0)])
-def test_what_a_seed_of_one_network_is_off_by_is_off_in_all_its_games(
-    second: tuple[float, ...], width: float
-) -> None:
+def test_what_a_seed_of_one_network_is_off_by_is_off_in_all_its_games(second: tuple[float, ...], width: float) -> None:
     """Closed form: Student's t of the seeds' means over games. Seeds that are poor in one game and as much better in
     another do not differ; those that are poor in both are not two misfortunes that make up for each other."""
     teachers, randoms = {"breakout": [100.0], "pong": [100.0]}, {"breakout": [0.0], "pong": [0.0]}

@@ -89,7 +89,8 @@ class Run:
         self.data: dict[tuple[str, str], str] = {}
         for game in self.games:
             level = TEACHERS[levels[game]]
-            self.score(self.grid.teacher_scores(game), level, 0.0 if levels[game] == "zero" else 1.0)
+            spread = 0.0 if levels[game] == "zero" else 1.0
+            self.score(self.grid.teacher_scores(game), level, spread, agent={"commit": "a", "network": NETWORKS["low"]})
             self.score(self.grid.random_scores(game), level - 10.0 if levels[game] == "poor" else 0.0, 0.1)
             if game != "freeway":  # a teacher from elsewhere has no curve
                 self.curve(f"<results>/{game}.csv", "step", [game])
@@ -323,6 +324,23 @@ def test_cells_of_other_settings_than_now_are_told(tmp_path: Path) -> None:
     )
     made("kl"), made("joint", {"layer_norm": True})  # which the configuration's network does not name
     assert ": pong/joint/c/0 on pong; " in told()[0]
+
+
+def test_sizes_are_a_percentage_of_the_teachers_that_were_scored(tmp_path: Path) -> None:
+    """Not of the network that would be trained: an agent from elsewhere has one of its own."""
+    run = Run(tmp_path, "mine", {**MINE, "networks": ["low", "c"], "against": "parameters"}, GOOD, 0)
+    for network in ("low", "c"):
+        for game in run.games:
+            agent = {"commit": "a", "network": {**NETWORKS[network], "layer_norm": True}}
+            run.score(run.grid.teacher_scores(game), 100.0, 1.0, agent=agent)
+        run.tables()
+        row = run.read("table").set_index("game").loc["parameters"]
+        assert row[f"{network}.percent"] == 100
+        assert row["low.percent"] > row["c.percent"]
+    agent = {"commit": "a", "network": NETWORKS["low"]}
+    run.score(run.grid.teacher_scores("pong"), 100.0, 1.0, agent=agent)
+    run.tables()
+    assert np.isnan(run.read("table").set_index("game").loc["parameters", "low.percent"])
 
 
 def test_a_verdict_over_fewer_games_than_were_played_says_so(tmp_path: Path) -> None:

@@ -169,7 +169,6 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "claims": [_claim(grid, experiment, claim) for claim in experiment.get("claims", [])],
         "recipes": recipes,
         "networks": {cell.network: {**NETWORK_DEFAULTS, **grid.network(cell.network)} for cell in made},
-        "whole": {**grid.network(grid.teacher(grid.games_of(experiment)[0])["network"]), "layer_norm": False},
     }
 
 

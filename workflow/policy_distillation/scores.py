@@ -134,7 +134,7 @@ def long_table(experiment: str, scores: Scores) -> pd.DataFrame:
 
 
 def _estimate(game: str, runs: Sequence[Returns], agent: Sequence[str] = ()) -> Estimate:
-    """A game's mean return; ``agent`` tells several runs' from others, whatever the game. The same in every experiment."""
+    """A game's mean return; ``agent`` tells runs from another's, whatever the game. The same in every experiment."""
     seed = [zlib.crc32(name.encode()) for name in agent]
     return mean_return(runs, seed, episodes=zlib.crc32(game.encode()))
 

@@ -26,6 +26,15 @@ def parameters(sizes):
     return Agent(Network(**sizes), LEGAL_ACTIONS).parameter_count
 
 
+def teachers_parameters(teachers):
+    """Of the agents that were scored, wherever they are from; not a number where games' teachers differ in size.
+
+    Layer norms apart, which the paper's teachers do not have.
+    """
+    sizes = {parameters({**teacher["agent"]["network"], "layer_norm": False}) for teacher in teachers}
+    return sizes.pop() if len(sizes) == 1 else float("nan")
+
+
 with logging_to(snakemake.log[0]):
     name, facts, files, outputs = (
         snakemake.wildcards.experiment,
@@ -46,7 +55,8 @@ with logging_to(snakemake.log[0]):
     )
     values, whole = facts["values"], float("nan")
     if facts["against"] == "parameters":
-        values, whole = {key: parameters(sizes) for key, sizes in values.items()}, parameters(facts["whole"])
+        values = {key: parameters(sizes) for key, sizes in values.items()}
+        whole = teachers_parameters(sidecars[path] for path in files.teachers)
     table = experiment_table(scores, Paper.read(files.paper, name), facts["against"], values, whole)
     aggregates, verdicts = aggregate_table(scores), judge(scores, facts["claims"])
     said = remarks(
