@@ -262,6 +262,12 @@ def test_results_may_be_anywhere(folder: str) -> None:
             "allowed: train",
         ),
         ({"teacher": {"snapshots": 0}}, "experiments.online.recipes", "teacher.snapshots 0", "1 or more"),
+        (  # the first ones would all be the same agent
+            {"teacher": {"dqn": {"steps": 2_000_000}}},
+            "experiments.online.recipes",
+            "40000 steps apart, and the teacher is scored every 250000",
+            "teacher.evaluate_every: 40000, or less",
+        ),
         ({"machine": {"device": "tpu"}}, "machine.device", "'tpu'", "cuda"),
         ({"machine": {"tracker": "mlflow"}}, "machine.tracker", "'mlflow'", "wandb, trackio"),
     ],

@@ -14,6 +14,7 @@ from policy_distillation.files import file_digest
 from policy_distillation.header import read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.protocols import PROTOCOLS
+from policy_distillation.readouts import Readout
 from policy_distillation.sources import (
     SourceError,
     check_actions,
@@ -36,11 +37,12 @@ PONG = [0, 1, 3, 4, 11, 12]
 def agent(tmp_path):
     """A maker of agents' files."""
 
-    def make(name="agent.safetensors", actions=None, protocol=PAPER):
+    def make(name="agent.safetensors", actions=None, protocol=PAPER, readouts=None, controller=None):
         torch.manual_seed(0)
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
-        save_agent(path, Agent(Network((4, 4, 4), 8), actions or {"pong": PONG}), {"protocol": asdict(protocol)})
+        made = Agent(Network((4, 4, 4), 8, controller=controller), actions or {"pong": PONG}, readouts)
+        save_agent(path, made, {"protocol": asdict(protocol)})
         return path
 
     return make
@@ -248,6 +250,12 @@ def test_what_is_trained_further_is_checked_before_anything_runs(agent, tmp_path
         message = refusal(check, path, "pong", sizes | other)
         assert f"teacher.initial_agent: {path} has the network {{'controller': None," in message
         assert "; teacher.network small is {" in message
+    student = agent(readouts={"pong": Readout("logits")})
+    assert f"{student} has logits as outputs; allowed: q_values" in refusal(check, student)
+    several = agent(actions={"pong": PONG, "qbert": PONG}, controller=4)
+    both = sizes | {"controller": 4}
+    assert f"{several} plays qbert, too; allowed: an agent of pong alone" in refusal(check, several, "pong", both)
+    path = agent()
     (tmp_path / "torn").write_bytes(path.read_bytes()[:100])
     assert "torn: not a readable safetensors file" in refusal(check, tmp_path / "torn")
 

@@ -22,9 +22,9 @@ def check_config(config: Mapping[str, Any]) -> None:
     grid = Grid(config)
     _check_names(config)
     _check_recipes(grid)
+    _check_teachers(grid)
     _check_students(grid)
     _check_against(grid)
-    _check_teachers(grid)
     _check_joint_dqns(grid)
     _check_divisors(grid)
     _check_tracker(config["machine"]["tracker"])
@@ -165,6 +165,13 @@ def check_snapshots(grid: Grid, who: str, game: str, otherwise: str = "") -> Non
             f"{who} needs snapshots of a teacher that learns; for {game} teacher.source is {source!r}, "
             f"teacher.snapshots {snapshots}; allowed: train or a folder of another library's snapshots, 1 or "
             f"more{otherwise}"
+        )
+    apart = teacher[teacher["algorithm"]]["steps"] // snapshots
+    if source == "train" and teacher["evaluate_every"] > apart:
+        raise ConfigError(
+            f"{who} needs snapshots that differ, each the best so far; for {game} they are {apart} steps apart, and the "
+            f"teacher is scored every {teacher['evaluate_every']}; allowed: teacher.evaluate_every: {apart}, or less"
+            f"{otherwise}"
         )
 
 

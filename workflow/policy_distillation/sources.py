@@ -14,6 +14,7 @@ from typing import Any
 
 from .files import file_digest
 from .header import CheckpointError, check_weights, protocol_name, read_metadata
+from .readouts import Readout
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -211,6 +212,13 @@ def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[
     have = {name: metadata.get("network", {}).get(name) for name in need}
     if have != need:
         raise SourceError(f"{key}: {path} has the network {have}; teacher.network {teacher['network']} is {need}")
+    if others := sorted(metadata["actions"].keys() - {game}):
+        raise SourceError(f"{key}: {path} plays {', '.join(others)}, too; allowed: an agent of {game} alone")
+    learnt = Readout().to_json()
+    readout = metadata.get("readouts", {}).get(game, learnt)
+    if readout != learnt:
+        kind = "distributions over values" if readout.get("support") else readout.get("outputs")
+        raise SourceError(f"{key}: {path} has {kind} as outputs; allowed: q_values, which teachers learn")
 
 
 def _check_agent(key: str, path: Path, game: str, protocol: str) -> dict[str, Any]:
