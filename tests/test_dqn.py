@@ -783,10 +783,10 @@ def test_no_snapshot_is_of_an_agent_that_was_never_scored(tmp_path, fixed_scores
     seen = fixed_scores([1.0, 2.0, 3.0])
     run(tmp_path, replace(SETTINGS, evaluate_every=80), snapshots=8)
     kept = [load_agent(tmp_path / f"snapshots/{k}.safetensors") for k in range(8)]
-    assert [(metadata["steps"], metadata["score"]) for _, metadata in kept] == [
-        *[(20, 1.0), (40, 1.0), (60, 1.0)],
-        *[(steps, 2.0) for steps in (80, 100, 120, 140)],
-        (160, 3.0),
+    assert [[metadata[name] for name in ("steps", "score", "best_at")] for _, metadata in kept] == [
+        *[[steps, 1.0, 20] for steps in (20, 40, 60)],
+        *[[steps, 2.0, 80] for steps in (80, 100, 120, 140)],
+        [160, 3.0, 160],
     ]
     assert curve(tmp_path)["step"].tolist() == [20, 80, 160]
     assert all(same_tensors(agent.state_dict(), seen[0]) for agent, _ in kept[:3])

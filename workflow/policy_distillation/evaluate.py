@@ -229,6 +229,7 @@ class BestSnapshot:
     def __init__(self, agent: Agent, protocol: str, evaluation: Evaluation, seed: int, precision: Precision) -> None:
         self.agent = copy.deepcopy(agent)
         self.returns: dict[str, float] = {}
+        self._best_at: int | None = None
         self._ranges = dict.fromkeys(agent.actions, (math.inf, -math.inf))
         self._protocol, self._evaluation, self._seed, self._precision = protocol, evaluation, seed, precision
 
@@ -239,7 +240,7 @@ class BestSnapshot:
             lowest, highest = self._ranges[game]
             self._ranges[game] = min(lowest, value), max(highest, value)
         if not self.returns or self._relative(returns) >= self._relative(self.returns):
-            self.returns = returns
+            self.returns, self._best_at = returns, step
             self.agent.load_state_dict(agent.state_dict())
         return {f"return_{game}": value for game, value in returns.items()}
 
@@ -248,15 +249,16 @@ class BestSnapshot:
         return sum((returns[g] - low) / (high - low) for g, (low, high) in ranges.items() if high > low)
 
     def save(self, path: Path, step: int, metadata: Mapping[str, Any]) -> None:
-        """Write the best so far as an agent's file."""
+        """Write the best so far as an agent's file: ``steps``, of the training until now, and ``best_at``, its own."""
         score = float(np.mean(list(self.returns.values()))) if self.returns else -math.inf
-        save_agent(path, self.agent, {**metadata, "score": score, "steps": step})
+        save_agent(path, self.agent, {**metadata, "score": score, "steps": step, "best_at": self._best_at})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"returns": self.returns, "ranges": self._ranges, "agent": self.agent.state_dict()}
+        facts = {"returns": self.returns, "best_at": self._best_at, "ranges": self._ranges}
+        return {**facts, "agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.returns, self._ranges = state["returns"], state["ranges"]
+        self.returns, self._best_at, self._ranges = state["returns"], state.get("best_at"), state["ranges"]
         self.agent.load_state_dict(state["agent"])
 
 
