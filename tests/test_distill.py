@@ -30,6 +30,7 @@ from policy_distillation.checkpoints import load_agent, save_agent
 from policy_distillation.dataset_format import CHUNK, DatasetError, seal
 from policy_distillation.distill import Recipe, Student
 from policy_distillation.evaluate import Evaluation
+from policy_distillation.header import read_metadata
 from policy_distillation.networks import Agent, Network
 from policy_distillation.optimizers import scale_learning_rates, schedule_factor
 from policy_distillation.parts import Part
@@ -616,6 +617,17 @@ def test_a_student_drives_hour_by_hour(driving, tmp_path, hours, windows, monkey
     assert students[0].average is not students[0].agent
     assert not torch.equal(hours[0].weights["conv1.weight"], hours[1].weights["conv1.weight"])
     assert not (tmp_path / "run/state").exists()
+
+
+@pytest.mark.slow
+def test_a_driving_student_names_the_data_that_it_learns_from_alone(driving, tmp_path, hours, no_play):
+    """Of the teachers' play the first part, however many there are: those tell it how long to play."""
+    parts, teachers = driving
+    twice = {"breakout": parts["breakout"] * 2}
+    run(twice, tmp_path / "run", replace(RECIPE, driver="student"), teachers=teachers)
+    assert len(hours) == 2 * HOURS - 1
+    with Part(parts["breakout"][0]) as part:
+        assert read_metadata(tmp_path / "run/agent.safetensors")["data"] == {"breakout": [part.content]}
 
 
 @pytest.mark.slow

@@ -283,6 +283,10 @@ def test_cells_that_learnt_from_other_data_or_of_other_commits_are_told(tmp_path
     first, second = (cells.Cell("pong", "kl", "low", seed).scores("pong") for seed in (0, 1))
     run.score(first, 50.0, 1.0, agent={"commit": "a", "data": {"pong": digests}})
     second_agent = {"commit": "c", "begun_by": [{"commit": "b"}], "data": {"pong": digests[:1]}}
+    run.score(second, 50.0, 1.0, agent={**second_agent, "settings": {"driver": "mix"}})
+    run.tables()
+    remarks = sidecar.read_sidecar(tmp_path / "table_mine.csv")["remarks"]
+    assert not any("other data" in remark for remark in remarks)  # who drives has no more of the teacher's play
     run.score(second, 50.0, 1.0, agent=second_agent)
     run.score(run.grid.teacher_scores("qbert"), 100.0, 1.0, acting="sample")
     run.score(run.grid.teacher_scores("pong"), 100.0, 1.0, commit="d")

@@ -81,8 +81,11 @@ def _differ(then: Facts | None, now: Facts) -> bool:
 
 def _stale(listing: Path, game: str, facts: Facts) -> bool:
     """Whether a list of data says otherwise than what an agent learnt a game from."""
-    learnt = (facts["agent"].get("data") or {}).get(game)
+    agent = facts["agent"]
+    learnt = (agent.get("data") or {}).get(game)
     now = DIGEST.findall(listing.read_text()) if listing.exists() else []
+    if learnt and (agent.get("settings") or {}).get("driver", "teacher") != "teacher":
+        now = now[: len(learnt)]  # of the teacher's play it learns from the first hour alone
     return bool(learnt and now) and now != learnt
 
 

@@ -52,7 +52,7 @@ def distill_student(
         "seed": seed,
         "teachers": recorded.teachers,
         "teacher_outputs": {game: readout.outputs for game, readout in played.items()},
-        "data": recorded.digests,
+        "data": recorded.digests if recipe.driver == "teacher" else recorded.first_digests,
     }
     per_hour = recipe.updates_per_hour * len(parts)
     total = recorded.count * per_hour
