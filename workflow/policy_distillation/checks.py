@@ -170,8 +170,8 @@ def check_snapshots(grid: Grid, who: str, game: str, otherwise: str = "") -> Non
     if source == "train" and teacher["evaluate_every"] > apart:
         raise ConfigError(
             f"{who} needs snapshots that differ, each the best so far; for {game} they are {apart} steps apart, and "
-            f"the teacher is scored every {teacher['evaluate_every']}; allowed: teacher.evaluate_every: {apart}, or less"
-            f"{otherwise}"
+            f"the teacher is scored every {teacher['evaluate_every']}; allowed: teacher.evaluate_every: {apart}, or "
+            f"less{otherwise}"
         )
 
 
