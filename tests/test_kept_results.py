@@ -69,7 +69,8 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (ONLINE, "online", "Online distillation"),
         (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
         (PAPER_PLAY, "optimizer", "Adam beside Muon"),
-        (PAPER_PLAY, "driver", "Who acts"),
+        (STUDY, "driver", "Who acts"),
+        (PAPER_PLAY, "driver", "Who acts, from the paper's play"),
     ],
 )
 def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, experiment: str, heading: str) -> None:
