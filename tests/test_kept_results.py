@@ -23,14 +23,15 @@ STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE = (ROOT / "resources" / name for name in K
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Five experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of
-        # three students of three games, of two temperatures on two games, and of advantages.
-        (STUDY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 3 * 3 + 3 * 2 * 2 + 3 * 4),
+        # Seven experiments' tables; four games' teacher, random play and three seeds of six students; three seeds of
+        # three students of three games, of advantages, and on two games of two temperatures, two amounts of data and
+        # one that drives.
+        (STUDY, 7 * 3 + 4 * (1 + 1 + 3 * 6) + 3 * 3 * 3 + 3 * 4 + 3 * 2 * (2 + 2 + 1)),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
         # Five tables; the same four games; four students of three games; three seeds of two students of two games that
         # learn by Adam, and of one that drives.
         (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
-        (TEN, 3 + 10 * (1 + 1 + 1)),
+        (TEN, 3 + 10 * (1 + 1 + 2)),
         (ONLINE, 3 + 1 + 1 + 3 * 3),
     ],
 )
@@ -70,6 +71,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
         (PAPER_PLAY, "optimizer", "Adam beside Muon"),
         (STUDY, "driver", "Who acts"),
+        (STUDY, "data_size", "Amount of data"),
         (PAPER_PLAY, "driver", "Who acts, from the paper's play"),
     ],
 )
