@@ -155,5 +155,5 @@ def test_a_sidecar_says_what_made_its_csv_unless_that_is_told(tmp_path: Path) ->
     csv.write_text("a\n1\n")
     write_sidecar(csv, {"kind": "a"})
     assert read_sidecar(csv)["commit"] == provenance()["commit"]
-    write_sidecar(csv, {"kind": "a", "commit": "b"})
+    write_sidecar(csv, {"kind": "a"}, {**provenance(), "commit": "b"})
     assert (read_sidecar(csv)["commit"], read_sidecar(csv)["software"]) == ("b", provenance()["software"])

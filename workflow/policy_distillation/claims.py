@@ -37,7 +37,8 @@ def judge(scores: Scores, claims: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         row = {"against": "", "margin": 0.0, **claim}
         if claim not in strangers:
             names = [name for name in (row["variant"], row["against"]) if name]
-            played, games = _games(scores, names)
+            played = scores.played_by(names)
+            games = _with_points(scores, played)
             points = _difference(scores, games, row["variant"], row["against"])
             low, high = points.interval()
             verdict = "holds" if low > row["margin"] else "does not hold" if high < row["margin"] else "undecided"
@@ -60,7 +61,7 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
     alike, and what they have in common cancels out. Over the games that every variant plays; none where no game has
     such points.
     """
-    (_, games), found = _games(scores, scores.variants), []
+    games, found = _with_points(scores, scores.common_games), []
     for first, second in combinations(scores.variants, 2) if games else []:
         points = _difference(scores, games, first, second)
         low, high = points.interval()
@@ -68,10 +69,8 @@ def differences(scores: Scores) -> list[dict[str, Any]]:
     return found
 
 
-def _games(scores: Scores, variants: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that all of the variants play, and those of them that have points."""
-    played = [game for game in scores.teachers if all((game, variant) in scores.runs for variant in variants)]
-    return played, [game for game in played if scores.means_something(game, "normalised")]
+def _with_points(scores: Scores, games: Sequence[str]) -> list[str]:
+    return [game for game in games if scores.means_something(game, "normalised")]
 
 
 def _difference(scores: Scores, games: Sequence[str], variant: str, against: str) -> Estimate:

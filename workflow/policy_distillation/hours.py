@@ -52,8 +52,6 @@ class RecordedHours:
                 one = next(iter(self.first.values()))
                 raise DatasetError(f"{part.path}: its protocol differs from that of {one.path}")
         self.protocol = protocols[0]
-        self.first_digests = {game: [part.content] for game, part in self.first.items()}
-        """What a student that drives learns from of the teachers' play."""
         self.count = min(part.hours * len(parts[game]) for game, part in self.first.items())
         """Hours of play that every game has."""
 

@@ -68,7 +68,11 @@ class Scores:
     @cached_property
     def common_games(self) -> list[str]:
         """The games that every variant plays: what is averaged over games is averaged over these."""
-        return [game for game in self.teachers if all((game, variant) in self.runs for variant in self.variants)]
+        return self.played_by(self.variants)
+
+    def played_by(self, variants: Sequence[str]) -> list[str]:
+        """The games that all of these variants play."""
+        return [game for game in self.teachers if all((game, variant) in self.runs for variant in variants)]
 
     @cached_property
     def teacher_means(self) -> dict[str, Estimate]:

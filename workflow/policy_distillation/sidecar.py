@@ -20,14 +20,14 @@ def sidecar_path(csv: Path) -> Path:
     return csv.with_name(f"{csv.name}.json")
 
 
-def write_sidecar(csv: Path, facts: Mapping[str, Any]) -> None:
+def write_sidecar(csv: Path, facts: Mapping[str, Any], made_by: Mapping[str, Any] | None = None) -> None:
     """Write ``facts`` beside a finished CSV, with its digest and the commit, software and hardware that made it.
 
-    What took long says in ``facts`` by what it was made (:func:`provenance`, asked when it began): code may be edited
-    meanwhile.
+    Args:
+        made_by: :func:`provenance` as it was when what took long began: code may be edited meanwhile.
     """
     with atomic_path(sidecar_path(csv)) as temporary:
-        content = {**provenance(), **facts, "sha256": file_digest(csv)}
+        content = {**facts, "sha256": file_digest(csv), **(made_by or provenance())}
         temporary.write_text(strict_json(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 

@@ -42,6 +42,7 @@ def distill_student(
         teachers: for each game the teacher's file; read only where the student drives.
     """
     recorded = RecordedHours(parts, _alike(recipe))
+    learnt_from = 1 if recipe.driver != "teacher" else None  # who drives sees the teachers' first hour alone
     played = {game: part.readout for game, part in recorded.first.items()}
     description = {
         "games": list(parts),
@@ -52,7 +53,7 @@ def distill_student(
         "seed": seed,
         "teachers": recorded.teachers,
         "teacher_outputs": {game: readout.outputs for game, readout in played.items()},
-        "data": recorded.digests if recipe.driver == "teacher" else recorded.first_digests,
+        "data": {game: digests[:learnt_from] for game, digests in recorded.digests.items()},
     }
     per_hour = recipe.updates_per_hour * len(parts)
     total = recorded.count * per_hour

@@ -54,6 +54,5 @@ with logging_to(snakemake.log[0]):
         "agent": {key: metadata.get(key) for key in ABOUT},
         "acting": agent.readouts[game].acting,
         "teacher": file_digest(Path(snakemake.input.teacher)) if snakemake.input.teacher else None,
-        **made_by,
     }
-    write_sidecar(Path(snakemake.output.csv), facts)
+    write_sidecar(Path(snakemake.output.csv), facts, made_by)

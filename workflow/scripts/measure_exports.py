@@ -29,4 +29,4 @@ with logging_to(snakemake.log[0]):
     )
     write_csv(rows, output)
     digests = {path: file_digest(Path(path)) for path in (snakemake.input.agent, *snakemake.input.files)}
-    write_sidecar(output, {"kind": "exports", **dict(params.items()), "files": digests, **made_by})
+    write_sidecar(output, {"kind": "exports", **dict(params.items()), "files": digests}, made_by)
