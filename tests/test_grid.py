@@ -29,6 +29,12 @@ def test_a_games_name_is_the_set_of_that_game() -> None:
     assert len(PAPER.games) == 10
 
 
+def test_a_networks_sizes_are_the_same_however_they_are_written() -> None:
+    """Snakemake makes anew what is made of settings whose text changed."""
+    written = [{"channels": [8, 8, 8], "hidden": 32}, {"layer_norm": False, "hidden": 32, "channels": [8, 8, 8]}]
+    assert len({repr(changed(networks={"small": sizes}).network("small")) for sizes in written}) == 1
+
+
 def test_a_recipe_changes_the_defaults_and_a_game_the_teachers() -> None:
     assert PAPER.recipe("kl_tau1")["temperature"] == 1
     assert PAPER.recipe("kl_tau1")["batch_size"] == CONFIG["distillation"]["batch_size"]

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from .grid import Grid
-from .sources import NETWORK_DEFAULTS
 
 Experiment = Mapping[str, Any]
 
@@ -168,7 +167,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "values": against(grid, experiment),
         "claims": [_claim(grid, experiment, claim) for claim in experiment.get("claims", [])],
         "recipes": recipes,
-        "networks": {cell.network: {**NETWORK_DEFAULTS, **grid.network(cell.network)} for cell in made},
+        "networks": {cell.network: grid.network(cell.network) for cell in made},
     }
 
 

@@ -129,7 +129,7 @@ def update_ms(optimizer: str, batch: int, network: Mapping[str, Any]) -> float:
     A part for each weight, of which centred RMSProp reads and writes the most, and a part for each sample.
     """
     first, second, third = network["channels"]
-    head = network["hidden"] * network.get("controller", 0)
+    head = network["hidden"] * (network.get("controller") or 0)
     dense = 49 * third * network["hidden"] + head
     weights = 256 * first + 16 * first * second + 9 * second * third + dense
     products = 400 * 256 * first + 81 * 16 * first * second + 49 * 9 * second * third + dense

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .sources import is_curve, is_imported, source_path
+from .sources import NETWORK_DEFAULTS, is_curve, is_imported, source_path
 
 Settings = dict[str, Any]
 
@@ -49,8 +49,8 @@ class Grid:
         return sorted({game for entry in self.config["experiments"].values() for game in self.games_of(entry)})
 
     def network(self, name: str) -> Settings:
-        """A network's sizes."""
-        return dict(self.config["networks"][name])
+        """A network's sizes, in one order and with what is not said: other text would make its agents anew."""
+        return dict(sorted({**NETWORK_DEFAULTS, **self.config["networks"][name]}.items()))
 
     def recipe(self, name: str) -> Settings:
         """What a student learns by: the defaults, and what the recipe changes, as far as it is read."""
