@@ -107,11 +107,13 @@ def _lines(axes: Axes, rows: pd.DataFrame, variants: Sequence[str], against: str
     order = np.argsort(places, kind="stable")
     places, variants = places[order], [variants[index] for index in order]
     games = rows.index.drop([MEAN_ROW, against])
-    for game, colour in zip(games, colours(len(games)), strict=True):
+    for index, (game, colour) in enumerate(zip(games, colours(len(games)), strict=True)):
+        share = 0.008 * (index - (len(games) - 1) / 2)  # of the axis, so that intervals do not hide each other
+        beside = places * (places[-1] / places[0]) ** share
         found = [on_scale(rows.loc[[game]], variant, scale) for variant in variants]
         value, below, above = np.concatenate(found, axis=1)
         style: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1, "elinewidth": 0.7}
-        axes.errorbar(places, value, [below, above], color=colour, label=title(game), **style)
+        axes.errorbar(beside, value, [below, above], color=colour, label=title(game), **style)
     if scale == "percent":
         mean, paper = (
             rows.loc[MEAN_ROW, [f"{variant}.{part}" for variant in variants]].to_numpy(float)
