@@ -49,10 +49,17 @@ def test_a_recipe_changes_the_defaults_and_a_game_the_teachers() -> None:
 
 
 def test_what_a_run_does_not_read_is_none_of_its_settings() -> None:
-    """Else another temperature would make every student anew, and another rate of Muon every teacher that has none."""
+    """Else another temperature would make every student anew, another rate of Muon every teacher that has none, and other
+    starts by a teacher the scores of games that begin without one."""
     hotter = changed(distillation={"temperature": 0.02, "logits_temperature": 2.0})
     assert hotter.recipe("kl") != PAPER.recipe("kl")
     assert [hotter.recipe(name) for name in ("mse", "nll")] == [PAPER.recipe(name) for name in ("mse", "nll")]
+
+    def scoring(starts: str, steps: int) -> dict[str, Any]:
+        return changed(evaluation={"starts": starts, "teacher_steps": steps}).evaluation("pong")
+
+    assert scoring("noop", 5) == scoring("noop", 6)
+    assert scoring("teacher", 5) != scoring("teacher", 6)
 
     def runs(optimizer: str, rate: float) -> list[Any]:
         filters = {"optimizer": optimizer, "filters_learning_rate": rate}

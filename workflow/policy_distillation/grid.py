@@ -18,8 +18,9 @@ READ_BY = {
     "temperature": ("loss", ["kl"]),
     "logits_temperature": ("loss", ["kl"]),
     "filters_learning_rate": ("optimizer", ["muon"]),
+    "teacher_steps": ("starts", ["teacher"]),
 }
-"""Keys of learning, and the losses or optimisers that read them: for others they mean nothing, and making agents anew
+"""Keys, and the values of another key that read them: with others they mean nothing, and making agents or scores anew
 when they change would change nothing."""
 
 
@@ -101,7 +102,7 @@ class Grid:
     def evaluation(self, game: str) -> Settings:
         """How agents are scored on a game: as everywhere, with the number of episodes that the game has."""
         settings = {**self.config["evaluation"], **self.config["evaluation"]["games"].get(game, {})}
-        return {key: value for key, value in settings.items() if key not in ("seed", "games")}
+        return {key: value for key, value in read(settings).items() if key not in ("seed", "games")}
 
     def progress_evaluation(self, episodes: int) -> Settings:
         """A run's own evaluations, with as many episodes as the run asks for."""
