@@ -61,4 +61,10 @@ def test_the_executor_is_found(folder: Path, arguments: str, executor: str) -> N
 
 
 def test_what_snakemake_will_refuse_is_left_to_it(folder: Path) -> None:
-    assert read_command(["--profile"], {}, folder) == Command("local", [])
+    assert read_command(["--profile"], {}, folder) == Command("local", [], ["--profile"])
+
+
+@pytest.mark.parametrize("report", ["--report results/index.html", "--report=results/index.html", "--report"])
+def test_where_a_report_is_written_is_no_target(folder: Path, report: str) -> None:
+    arguments = f"-c1 --forcerun a.csv b.csv {report} --profile demo".split()
+    assert read_command(arguments, {}, folder).rest == ["-c1", "--forcerun", "a.csv", "b.csv"]

@@ -224,7 +224,7 @@ def test_results_may_be_anywhere(folder: str) -> None:
         ({"teacher": {"games": {"pong": {"seed": 1}}}}, "teacher.games.pong", "'seed' (value 1)", "algorithm, dqn"),
         ({"teacher": {"games": {"pong": {"network": "x"}}}}, "teacher.games.pong.network", "'x'", "net1"),
         ({"teacher": {"games": {"pong": {"pqn": {"batch_size": 100}}}}}, "teacher.games.pong.pqn", "100", "128 * 32"),
-        ({"teacher": {"initial_agent": ""}}, "teacher.initial_agent", "''", "non-empty"),
+        ({"teacher": {"initial_agent": ""}}, "teacher.initial_agent", "''", "at least 1 characters"),
         ({"teacher": {"algorithm": "a2c"}}, "teacher.algorithm", "'a2c'", "dqn, pqn"),
         ({"experiments": {"single_task": {"against": "x"}}}, "experiments.single_task.against", "'x'", "parameters"),
         (
@@ -383,7 +383,9 @@ def test_parts_that_nobody_plays_are_refused() -> None:
         ("random/pong/scores/qbert.csv", "unknown game of that agent 'qbert'; allowed: pong"),
         ("reference_teachers/nope/agent.safetensors", "unknown game 'nope'"),
         ("reference_students/pong/nope/agent.safetensors", "unknown network 'nope'; allowed: dqn, multi10, "),
+        ("reference_students/pong/net3/scores/breakout.csv", "unknown game of that agent 'breakout'; allowed: pong"),
         ("datasets/pong/part99.h5", "unknown part 99; allowed: 0 to 49"),
+        ("datasets/pong/nonsense/part0.h5", "unknown kind of data beside those of the finished teacher 'nonsense'; "),
         ("datasets/pong/online/part50.h5", "unknown part 50; allowed: 0 to 49"),
         ("table_singletask.csv", "unknown experiment 'singletask'; allowed: compression, "),
         ("scores_nope.csv", "unknown experiment 'nope'"),
@@ -403,6 +405,12 @@ def test_a_typo_in_a_path_is_one_line(target: str, message: str) -> None:
         check_target(Grid(CONFIG), f"./results//{target}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_figure_of_teachers_curves_needs_one() -> None:
+    given = Grid(merge(CONFIG, {"teacher": {"source": "/elsewhere/agent.safetensors"}}))
+    with pytest.raises(ConfigError, match=r"^results/figures/teacher_curves\.png: no teacher .* has a learning curve$"):
+        check_target(given, "results/figures/teacher_curves.png")
 
 
 @pytest.mark.parametrize(

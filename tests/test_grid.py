@@ -49,8 +49,8 @@ def test_a_recipe_changes_the_defaults_and_a_game_the_teachers() -> None:
 
 
 def test_what_a_run_does_not_read_is_none_of_its_settings() -> None:
-    """Else another temperature would make every student anew, another rate of Muon every teacher that has none, and other
-    starts by a teacher the scores of games that begin without one."""
+    """Else another temperature would make every student anew, another rate of Muon every teacher that has none, and
+    other starts by a teacher the scores of games that begin without one."""
     hotter = changed(distillation={"temperature": 0.02, "logits_temperature": 2.0})
     assert hotter.recipe("kl") != PAPER.recipe("kl")
     assert [hotter.recipe(name) for name in ("mse", "nll")] == [PAPER.recipe(name) for name in ("mse", "nll")]
@@ -149,9 +149,11 @@ def test_cells_of_q_learning_have_no_teacher() -> None:
 
 
 def test_what_variants_differ_in() -> None:
-    assert cells.against(PAPER, EXPERIMENTS["single_task"]) == {}
-    assert cells.against(PAPER, EXPERIMENTS["data_size"])["kl_data3"] == 0.03
-    assert list(cells.against(PAPER, EXPERIMENTS["compression"])) == ["dqn", "net1", "net2", "net3"]
+    assert cells.values(PAPER, EXPERIMENTS["single_task"]) == {}
+    assert cells.values(PAPER, EXPERIMENTS["data_size"])["kl_data3"] == 0.03
+    assert list(cells.values(PAPER, EXPERIMENTS["compression"])) == ["dqn", "net1", "net2", "net3"]
+    sets = {**EXPERIMENTS["compression"], "games": ["multi3"], "networks": ["multi3"]}
+    assert cells.values(PAPER, sets) == {"kl": [PAPER.network("multi3"), 3]}
     both = {**EXPERIMENTS["compression"], "recipes": ["kl", "mse"]}
     assert cells.series(PAPER, both) == {f"{r}/{n}": r for r in ("kl", "mse") for n in ("dqn", "net1", "net2", "net3")}
     assert set(cells.series(PAPER, {**both, "recipes": ["kl"]}).values()) == {""}
@@ -263,9 +265,17 @@ def test_the_plan_of_one_cell() -> None:
     assert cost.training(grid, Cell("pong", "kl_mix", "dqn", 0), LENGTHS).work["dump"] == 499 * 54_000
     assert cost.hours(cost.scoring(grid, "pong", LENGTHS), {"evaluate": 64.0}) * 3600 == 128 * 1_000 / 64
     assert cost.scoring(grid, "enduro", LENGTHS).work["evaluate"] == 128 * 9_000
-    assert cost.scoring(grid, "boxing", LENGTHS).work["evaluate"] == 128 * 5_000  # no teacher of it, so the mean
+    boxing = Grid({**CONFIG, "experiments": {"mine": {**entry, "games": ["boxing"]}}})  # no teacher of it, so the mean
+    played = [job.work["evaluate"] for job in cost.plan(boxing, LENGTHS) if job.rule == "evaluate_agent"]
+    assert played == [128 * 5_000] * 2
     three = cost.training(grid, Cell("multi3", "kl", "multi3", 0), {**LENGTHS, "qbert": 2_000, "freeway": 3_000})
     assert three.work["evaluate"] == 50 * 32 * 6_000
+
+
+def test_what_trains_asks_for_a_gpu_unless_it_is_told_to_use_the_cpu() -> None:
+    for device, asked in (("auto", {"train_teacher", "distill_student", "train_joint_dqn"}), ("cpu", set())):
+        grid = changed(machine={"device": device})
+        assert {job.rule for job in cost.plan(grid, LENGTHS) if job.gpu} == asked
 
 
 def test_data_that_nobody_learns_from_is_not_recorded() -> None:
@@ -323,7 +333,7 @@ def test_the_table_of_costs_sums_up() -> None:
     text = cost.cost_table(costs, measured)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:2] in ("a ", "b ")}
     assert rows == {"a": ["3", "3.0", "0.0", "0.9"], "b": ["1", "1.0", "0.0", "0.0"]}
-    assert "4 jobs, 4 hours, 0 minutes of it in jobs that ask for a GPU" in text
+    assert "4 jobs, 4 hours; 0.0 GB on disk" in text
     assert "measured on an abacus" in text
     on_gpu = cost.cost_table([cost.Cost("b", {"dump": 3600}, 1, gpu=True)], measured)
     assert "1 jobs, 60 minutes, 60 minutes of it in jobs" in on_gpu

@@ -26,13 +26,12 @@ from policy_distillation.page import (
     Percentage,
     Section,
     Shown,
-    cell_origin,
     costs,
     findings,
-    number,
     picture,
     render,
     seed_counts,
+    shown,
 )
 from policy_distillation.readable import label
 from policy_distillation.score_figures import relative_scores
@@ -84,7 +83,7 @@ def made_up(root: Path, name: str, title: str, keeps: dict[str, float]) -> Secti
             {"says": f"{name}: second claim", "variant": last},
         ],
     )
-    made_by = {"kind": "table", "remarks": [REMARK.format(name)], "claims": claims.to_dict("records")}
+    made_by = {"kind": "table", "against": "", "remarks": [REMARK.format(name)], "claims": claims.to_dict("records")}
     write_sidecar(root / f"table_{name}.csv", made_by)
     save_figure(relative_scores(table, list(keeps)), root / f"figures/{name}/scores.png")
     rows = pd.DataFrame({"update": [1000, 2000], "return_pong": [3.0, 14.0]})
@@ -148,7 +147,7 @@ def test_the_table_holds_the_csvs_numbers(page: Path, experiments: list[Section]
             row = text.split(" Breakout ", 1)[1] if record["game"] == "breakout" else text
             for variant in experiment.variants:
                 low, high = record[f"{variant}.low"], record[f"{variant}.high"]
-                assert f"{number(record[f'{variant}.percent'])} [{low:,.0f}, {high:,.0f}]" in row
+                assert f"{shown(record[f'{variant}.percent'])} [{low:,.0f}, {high:,.0f}]" in row
 
 
 def test_a_student_of_each_game_is_counted(page: Path) -> None:
@@ -174,9 +173,9 @@ def test_the_papers_claims_and_their_verdicts_are_on_the_page(page: Path, experi
 
 def test_each_cells_origin_is_on_the_page(page: Path, experiments: list[Section]) -> None:
     html = page.read_text(encoding="utf-8")
-    shown = [yaml.safe_load(html_unescape(block)) for block in re.findall(r"<pre>(.*?)</pre>", html, re.S)]
+    told = [yaml.safe_load(html_unescape(block)) for block in re.findall(r"<pre>(.*?)</pre>", html, re.S)]
     cells = [cell for experiment in experiments for cell in experiment.cells]
-    assert shown == [json.loads(cell.scores.with_name(f"{cell.scores.name}.json").read_text()) for cell in cells]
+    assert told == [json.loads(cell.scores.with_name(f"{cell.scores.name}.json").read_text()) for cell in cells]
 
 
 def test_how_students_were_scored_is_on_the_page(experiments: list[Section], page: Path, tmp_path: Path) -> None:
@@ -189,18 +188,59 @@ def test_how_students_were_scored_is_on_the_page(experiments: list[Section], pag
         played = {**facts["evaluation"], "epsilon": 0.01, "starts": "teacher", "teacher_steps": 300}
         write_sidecar(cell.scores, {**facts, "evaluation": played})
     facts = {"results": "results/demo", "protocol": "paper2015", "teacher_curves": []}
-    for shown, epsilon in (([section], "1%"), ([section, experiments[1]], "1% or 5%")):
-        text = render(shown, TEMPLATE, facts, tmp_path)
+    for sections, epsilon in (([section], "1%"), ([section, experiments[1]], "1% or 5%")):
+        text = render(sections, TEMPLATE, facts, tmp_path)
         assert f"{epsilon} random actions" in text
         assert "Its teacher played the first steps of each game, up to 300;" in text
 
 
-def test_altered_scores_are_refused(experiments: list[Section], tmp_path: Path) -> None:
-    path = tmp_path / "pong.csv"
-    write_scores(path, 18.0, np.random.default_rng(0))
+def test_altered_scores_are_refused(tmp_path: Path) -> None:
+    section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
+    path = section.cells[2].scores
     path.write_text(path.read_text().replace("return", "Return"))
     with pytest.raises(SidecarError, match=r"pong\.csv: altered since it was written"):
-        cell_origin(Shown("pong", "kl", "kl, dqn, seed 0", path))
+        render([section], TEMPLATE, {"results": "-", "protocol": "-", "teacher_curves": []}, tmp_path)
+
+
+def test_who_trained_students_is_told_beside_who_scored_them(tmp_path: Path) -> None:
+    """On a cluster the former had GPUs, the latter none; older scores do not say."""
+    section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
+    facts = {"results": "-", "protocol": "-", "teacher_curves": []}
+    render([section], TEMPLATE, facts, tmp_path)
+    (tmp_path / "index.html").write_text(render([section], TEMPLATE, facts, tmp_path))
+    assert " students, on not recorded " in text_of(tmp_path / "index.html")
+    for cell in section.cells:
+        origin = read_sidecar(cell.scores)
+        agent = origin["agent"] | {"commit": "c0ffee", "hardware": {"cpu": "an abacus", "gpu": "a loom"}}
+        write_sidecar(cell.scores, {**origin, "agent": agent})
+    (tmp_path / "index.html").write_text(render([section], TEMPLATE, facts, tmp_path))
+    text = text_of(tmp_path / "index.html")
+    assert " students, by commit c0ffee students, on an abacus, a loom scores, by commit " in text
+    assert "loom" not in text.split("scores, by commit")[1]
+
+
+@pytest.mark.parametrize(("low", "percent", "high"), [(150, 190, 260), (295, 303, 310), (-90, -60, -30)])
+def test_an_interval_ends_where_the_track_does(low: float, percent: float, high: float, tmp_path: Path) -> None:
+    section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
+    table, facts = pd.read_csv(section.table), read_sidecar(section.table)
+    table[["kl.low", "kl.percent", "kl.high"]] = low, percent, high
+    table.to_csv(section.table, index=False)
+    write_sidecar(section.table, facts)
+    html = render([section], TEMPLATE, {"results": "-", "protocol": "-", "teacher_curves": []}, tmp_path)
+    ((left, width),) = re.findall(r'class="interval" style="left: ([\d.-]+)%; width: ([\d.-]+)%"', html)
+    assert float(left) >= 0
+    assert float(width) >= 0
+    assert float(left) + float(width) <= 100
+
+
+def test_a_figure_is_described_as_what_it_shows(tmp_path: Path) -> None:
+    section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
+    facts = {"results": "-", "protocol": "-", "teacher_curves": []}
+    assert "scores in percent of the teachers" in render([section], TEMPLATE, facts, tmp_path)
+    write_sidecar(section.table, read_sidecar(section.table) | {"against": "teacher"})
+    html = render([section], TEMPLATE, facts, tmp_path)
+    assert "learning curves of the teachers and of their students" in html
+    assert "scores in percent of the teachers" not in html
 
 
 def estimate(percent: float, low: float, high: float) -> Percentage:
@@ -249,7 +289,8 @@ def test_one_seed_is_said_wherever_there_is_one(experiments: list[Section]) -> N
 
 def test_numbers_are_for_people() -> None:
     values = (0.0, 0.012, 3.14159, 98.46, 123.4, 11_231.9, -20.4, np.nan)
-    assert [number(value) for value in values] == ["0", "0.01", "3.1", "98.5", "123", "11,232", "-20.4", "\N{EN DASH}"]
+    words = ["0.0", "0.01", "3.1", "98.5", "123.4", "11,232", "-20.4", "\N{EN DASH}"]
+    assert [shown(value) for value in values] == words
 
 
 def test_costs_add_up_what_was_measured(tmp_path: Path) -> None:

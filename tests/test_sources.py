@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from policy_distillation.sources import (
     check_initial_agent,
     check_source,
     hub_file,
+    is_older,
     learns_q_values,
     made_from,
     source_path,
@@ -155,6 +157,18 @@ def test_an_altered_file_of_ones_own_is_refused_before_anything_runs(agent):
     teacher = {"source": "train", "initial_agent": str(path), "network": "small"}
     sizes = {"channels": [4, 4, 4], "hidden": 8}
     assert "altered since" in refusal(check_initial_agent, "pong", teacher, {"small": sizes}, "paper2015")
+
+
+def test_a_file_that_is_older_than_what_was_made_of_it(tmp_path):
+    source, made = tmp_path / "source", tmp_path / "made"
+    assert not is_older(source, made)
+    source.touch()
+    assert not is_older(source, made)
+    made.touch()
+    os.utime(source, (1, 1))
+    assert is_older(source, made)
+    os.utime(made, (0, 0))
+    assert not is_older(source, made)
 
 
 def test_what_a_teacher_was_made_from_is_told_by_content(agent, tmp_path):

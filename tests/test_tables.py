@@ -83,6 +83,18 @@ def test_the_papers_numbers_stand_beside_the_same_games_and_networks_alone() -> 
     assert experiment_table(papers_own_scores(), NONE).filter(like="paper").isna().all(axis=None)
 
 
+def test_the_papers_mean_of_one_network_is_not_that_of_a_network_a_game() -> None:
+    games, paper = ["freeway", "pong", "qbert"], Paper.read(RESULTS, "multi_task_3")
+    for learned, printed in ((["multi3"] * 3, 116.9), (games, np.nan)):
+        students = [
+            Student(Cell(name, "kl", "multi3", 0), "kl", game, np.ones(2))
+            for name, game in zip(learned, games, strict=True)
+        ]
+        scores = Scores(dict.fromkeys(games, np.ones(2)), dict.fromkeys(games, np.zeros(2)), students)
+        table = experiment_table(scores, paper)
+        assert table["kl.percent_paper"].iloc[-1] == pytest.approx(printed, nan_ok=True)
+
+
 def test_a_teacher_without_a_positive_score_leaves_its_ratios_empty_and_says_why() -> None:
     students = {("pong", "kl"): [[-15.0]], ("breakout", "kl"): [[5.0]]}
     scores = scored({"pong": [-10.0, -11.0], "breakout": [10.0]}, students, {"pong": [-21.0, -20.0]})
@@ -172,6 +184,10 @@ def test_figure_bars_marks_and_missing_values(tmp_path: Path) -> None:
     assert [text.get_text() for text in axes.texts] == ["-2,000", "n/a"]
     marks = [line.get_ydata() for line in axes.lines if line.get_marker() == "D"]
     assert np.allclose(marks, [table[f"{recipe}.percent_paper"] for recipe in RECIPES])
+    table.loc[0, ["kl.percent", "kl.low", "kl.high"]] = 100.0, -3000.0, 3200.0
+    assert relative_scores(table, RECIPES).axes[0].get_ylim()[0] > -200  # its whisker is cut, too
+    one = table.iloc[[0, 4]]
+    assert len(relative_scores(one, ["kl"]).axes[0].patches) == 1  # a mean over one game is that game again
     save_figure(figure, tmp_path / "figure.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.pdf", "figure.png", "figure.svg"]
 
@@ -237,6 +253,13 @@ def test_temperatures_are_a_row_and_an_axis_and_networks_panels() -> None:
     row = table.iloc[-1]
     assert (row["game"], row["kl/c.score"], row["kl_tau1/d.score"]) == ("temperature", 0.01, 1)
     assert np.isnan(row["kl/c.percent"])
+    shown = of_teachers(experiment_table(scores, PAPER, "temperature", {**values, "kl/d": 0.25}), list(values))
+    assert [shown[f"{name.replace('kl/', 'KL, ').replace('/', ', ')}: % of teacher"].iloc[-1] for name in values] == [
+        "0.01",
+        "1",
+        "0.25",
+        "1",
+    ]
     figure = scores_against(table, {name: name.split("/")[1] for name in values}, "temperature")
     assert [axes.get_title() for axes in figure.axes] == ["c", "d"]
     (shown,) = {axes.get_ylim() for axes in figure.axes}  # alike, though the panels' scores are not

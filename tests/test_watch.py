@@ -155,6 +155,8 @@ def test_outputs_are_read_as_what_they_are():
     mse = drawing.player(q_agent, {"kind": "student", "settings": {"loss": "mse"}}, "breakout")
     assert (teacher.temperature, kl.temperature, mse.temperature) == (0.01, 1.0, 0.01)
     assert (teacher.title, kl.title) == ("Teacher", "Student (KL)")
+    joint = Agent(q_agent.network, {**q_agent.actions, "pong": range(6)})
+    assert drawing.player(joint, {"kind": "dqn", "settings": {}}, "pong").title == "Joint DQN"
     assert teacher.actions == ("NOOP", "FIRE", "RIGHT", "LEFT")
     assert teacher.subtitle == f"{q_agent.parameter_count:,} parameters"
 

@@ -276,6 +276,10 @@ def test_a_student_of_an_agent_from_elsewhere(tmp_path: Path) -> None:
     )
     assert planned(copy.snakemake("-n", *files, "--", target).stdout)["import_teacher"] == 1
     zip_path.write_bytes(b"PK\x03\x04")
+    os.utime(zip_path, (1, 1))  # as tar and rsync keep dates: Snakemake sees nothing new
+    told = copy.snakemake("-n", *files, "--", target).stdout
+    assert told.count("was not made of what model.zip is now, which is older: touch model.zip to make it anew") == 1
+    zip_path.touch()
     done = copy.snakemake(*files, "--", target)
     assert done.returncode != 0
     assert "AgentImportError: model.zip: unreadable (BadZipFile: File is not a zip file)" in done.stdout

@@ -116,11 +116,15 @@ def taught(grid: Grid, experiment: Experiment) -> list[str]:
     return [game for game in grid.games_of(experiment) if grid.teacher_curve(game)]
 
 
-def against(grid: Grid, experiment: Experiment) -> dict[str, Any]:
-    """What ``against`` is for each variant: a temperature, a fraction of the data, or the sizes of a network."""
+def values(grid: Grid, experiment: Experiment) -> dict[str, Any]:
+    """What ``against`` is for each variant: a temperature, a fraction of the data, or a network's sizes and how many
+    games it plays."""
     key = experiment.get("against")
     if key == "parameters":
-        return {name: grid.network(cell.network) for name, cell in variants(grid, experiment).items()}
+        return {
+            name: [grid.network(cell.network), len(grid.games_in(cell.games))]
+            for name, cell in variants(grid, experiment).items()
+        }
     if key in ("temperature", "logits_temperature", "data"):
         return {name: grid.recipe(cell.recipe)[key] for name, cell in variants(grid, experiment).items()}
     return {}
@@ -128,8 +132,8 @@ def against(grid: Grid, experiment: Experiment) -> dict[str, Any]:
 
 def filmed(grid: Grid, experiment: Experiment, game: str) -> list[Cell]:
     """The cells of an experiment's first seed that play a game."""
-    playing = [cell for name, cell in scored(grid, experiment) if name == game]
-    return [cell for cell in playing if cell.seed == experiment["seeds"][0]]
+    first = experiment["seeds"][0]
+    return [cell for name, cell in scored(grid, experiment) if name == game and cell.seed == first]
 
 
 def _claim(grid: Grid, experiment: Experiment, claim: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -148,8 +152,11 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
     """
     made, recipes = cells(experiment), {}
     for cell in made:
-        settings = grid.recipe(cell.recipe) if grid.distils(cell.recipe) else grid.joint_dqn(*cell[:2])
-        recipes["/".join(cell[:2])] = {name: value for name, value in settings.items() if name != "evaluation_episodes"}
+        distils = grid.distils(cell.recipe)
+        settings = grid.recipe(cell.recipe) if distils else grid.joint_dqn(cell.games, cell.recipe)
+        recipes[f"{cell.games}/{cell.recipe}"] = {
+            name: value for name, value in settings.items() if name != "evaluation_episodes"
+        }
     students = [
         {
             **cell._asdict(),
@@ -164,7 +171,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "games": grid.games_of(experiment),
         "students": students,
         "against": experiment.get("against", ""),
-        "values": against(grid, experiment),
+        "values": values(grid, experiment),
         "claims": [_claim(grid, experiment, claim) for claim in experiment.get("claims", [])],
         "recipes": recipes,
         "networks": {cell.network: grid.network(cell.network) for cell in made},
@@ -177,7 +184,7 @@ def figure_facts(grid: Grid, experiment: Experiment, drawn: Iterable[Cell]) -> d
         "games": grid.games_of(experiment),
         "variants": list(variants(grid, experiment)),
         "against": experiment.get("against", ""),
-        "series": series(grid, experiment) if against(grid, experiment) else {},
+        "series": series(grid, experiment) if values(grid, experiment) else {},
         "curves": [[grid.games_in(cell.games), variant(grid, experiment, cell)] for cell in drawn],
     }
 

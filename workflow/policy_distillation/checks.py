@@ -126,7 +126,8 @@ def check_controllers(grid: Grid, where: str, games: str, network: str) -> None:
 
 
 def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
-    """Raise ConfigError for half an emulator, snapshots that nobody keeps, sampling where there is no policy."""
+    """Raise ConfigError for half an emulator, a student that would never act, snapshots that nobody keeps, sampling
+    where there is no policy."""
     if not grid.distils(recipe):
         return
     learning, envs = grid.recipe(recipe), grid.config["dataset"]["envs"]
@@ -229,7 +230,7 @@ def _check_teachers(grid: Grid) -> None:
 
 def _check_joint_dqns(grid: Grid) -> None:
     """Each with every set of games that it learns in some experiment."""
-    for recipe in grid.recipes_by("q_learning"):
+    for recipe in [name for name in grid.config["recipes"] if not grid.distils(name)]:
         experiments = [entry for entry in grid.config["experiments"].values() if recipe in entry["recipes"]]
         for games in {known_games()[0], *(name for entry in experiments for name in entry["games"])}:
             check_dqn(f"recipes.{recipe}.dqn", grid.joint_dqn(games, recipe), len(grid.games_in(games)))

@@ -13,6 +13,8 @@ class Command(NamedTuple):
     """What runs the jobs: local, slurm, ..."""
     configfiles: list[Path]
     """Those of its profiles, which Snakemake drops where the command names others."""
+    rest: list[str]
+    """Its other arguments, targets among them; where a report is to be written is none of those."""
 
 
 def read_command(arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> Command:
@@ -29,10 +31,11 @@ def read_command(arguments: Sequence[str], environment: Mapping[str, str], folde
     parser.add_argument("--profile", action="append")
     parser.add_argument("--workflow-profile")
     parser.add_argument("--executor", "-e")
+    parser.add_argument("--report", nargs="?")
     try:
-        known, _ = parser.parse_known_args([*arguments])
+        known, rest = parser.parse_known_args([*arguments])
     except argparse.ArgumentError:  # Snakemake itself will say so
-        return Command("local", [])
+        return Command("local", [], [*arguments])
     executor = "local"
     files: list[Path] = []
     profiles = known.profile or [environment.get("SNAKEMAKE_PROFILE")]
@@ -47,4 +50,4 @@ def read_command(arguments: Sequence[str], environment: Mapping[str, str], folde
         if isinstance(named, str):  # beside the profile if it is there, as Snakemake has it
             named = [found[0] / named if (found[0] / named).exists() else named]
         files = [folder / name for name in named] or files
-    return Command(known.executor or executor, files)
+    return Command(known.executor or executor, files, rest)

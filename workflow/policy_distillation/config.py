@@ -77,6 +77,9 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
         "exclusiveMaximum": f"less than {rule}",
         "pattern": error.schema.get("description", f"text that matches {rule}"),
         "minItems": f"at least {rule} entries",
+        "minProperties": f"at least {rule} entries",
+        "minLength": f"at least {rule} characters",
+        "maxLength": f"at most {rule} characters",
         "maxItems": f"at most {rule} entries",
         "uniqueItems": "no entry twice",
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from .cells import Cell, cells
 from .grid import Grid
-from .resources import PLAYING_MB, joint_mb, student_mb, teacher_mb
+from .resources import PLAYING_MB, gpus, joint_mb, student_mb, teacher_mb
 
 BYTES_PER_STEP = 72
 """A data set's, on disk: three parts of Pong took 3.87 MB for 54,000 steps each."""
@@ -52,13 +52,17 @@ def plan(grid: Grid, lengths: Mapping[str, float]) -> Iterator[Cost]:
         if grid.distils(cell.recipe)
         for game in grid.games_in(cell.games)
     }
+    mean = sum(lengths.values()) / len(lengths)
+    lengths = {game: lengths.get(game, mean) for game in grid.games}
     for game in grid.games:
         teacher = grid.teacher(game)
         if teacher["source"] == "train":
             settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
             games = evaluations(settings["steps"], teacher["evaluate_every"]) * teacher["evaluation_episodes"]
-            work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games * length(game, lengths)}
-            yield Cost("train_teacher", work, teacher_mb(teacher), True, TRAINING_GB * (1 + teacher["snapshots"]))
+            work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games * lengths[game]}
+            yield Cost(
+                "train_teacher", work, teacher_mb(teacher), bool(gpus(grid)), TRAINING_GB * (1 + teacher["snapshots"])
+            )
         for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
             if (game, kind) in learnt:
                 parts = len(grid.dataset_parts(game, kind))
@@ -73,35 +77,30 @@ def plan(grid: Grid, lengths: Mapping[str, float]) -> Iterator[Cost]:
         yield from (scoring(grid, game, lengths) for game in grid.games_in(cell.games))
 
 
-def length(game: str, lengths: Mapping[str, float]) -> float:
-    """The agent steps that a game is taken to last."""
-    return lengths.get(game, sum(lengths.values()) / len(lengths))
-
-
 def scoring(grid: Grid, game: str, lengths: Mapping[str, float]) -> Cost:
     """An agent's evaluation on one game."""
-    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"] * length(game, lengths)}, PLAYING_MB)
+    return Cost("evaluate_agent", {"evaluate": grid.evaluation(game)["episodes"] * lengths[game]}, PLAYING_MB)
 
 
 def training(grid: Grid, cell: Cell, lengths: Mapping[str, float]) -> Cost:
     """A student's training."""
     data, learning, network = grid.config["dataset"], grid.recipe(cell.recipe), grid.network(cell.network)
     games = grid.games_in(cell.games)
-    played = learning["evaluation_episodes"] * sum(length(game, lengths) for game in games)  # at each evaluation
-    if learning["loss"] == "q_learning":
+    played = learning["evaluation_episodes"] * sum(lengths[game] for game in games)  # at each evaluation
+    if not grid.distils(cell.recipe):
         settings = grid.joint_dqn(cell.games, cell.recipe)
         scored = evaluations(settings["steps"], settings["evaluate_every"])
         work = reinforcement("dqn", settings, network) | {"evaluate": scored * played}
-        return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
-    hours = sum(grid.hours(game, cell.recipe) for game in games)
+        return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), bool(gpus(grid)), TRAINING_GB)
+    play = sum(grid.hours(game, cell.recipe) for game in games)
     share = relative("distill", learning["optimizer"], learning["batch_size"], network)
-    driven = 0 if learning["driver"] == "teacher" else hours - len(games)  # all but each game's first
+    driven = 0 if learning["driver"] == "teacher" else play - len(games)  # all but each game's first
     work = {
-        "distill": hours * learning["updates_per_hour"] * share,
+        "distill": play * learning["updates_per_hour"] * share,
         "dump": driven * data["steps_per_hour"],
         "evaluate": learning["evaluations"] * played,
     }
-    return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), True, TRAINING_GB)
+    return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), bool(gpus(grid)), TRAINING_GB)
 
 
 def evaluations(steps: int, period: int) -> int:
@@ -161,11 +160,12 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any]) -> str:
         jobs = sum(entry.jobs for entry in entries)
         lines.append(f"{rule:<20} {jobs:>7} {time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
     everything = [entry for entries in rules.values() for entry in entries]
+    in_gpu_jobs = f", {duration(on_gpu)} of it in jobs that ask for a GPU" if on_gpu else ""
     machine = measured["machine"]
     lines += [
         "",
-        f"{sum(entry.jobs for entry in everything):,} jobs, {duration(total)}, {duration(on_gpu)} of it in jobs that "
-        f"ask for a GPU; {sum(entry.disk_gb for entry in everything):,.1f} GB on disk; at most "
+        f"{sum(entry.jobs for entry in everything):,} jobs, {duration(total)}{in_gpu_jobs}; "
+        f"{sum(entry.disk_gb for entry in everything):,.1f} GB on disk; at most "
         f"{max(entry.memory_mb for entry in everything) / 1000:,.1f} GB of memory for one job.",
         f"Rates: benchmarks/results.json, measured on {machine['cpu']}, {machine['threads']} threads, "
         f"GPU: {machine['gpu'] or 'none, so hours on a GPU are not known but fewer'}.",

@@ -40,9 +40,11 @@ class Player:
 def player(agent: Agent, metadata: Mapping[str, Any], game: str) -> Player:
     """An agent as its file describes it."""
     settings = metadata.get("settings", {})
-    student = metadata.get("kind") == "student"
+    title = "Teacher" if len(agent.actions) == 1 else "Joint DQN"
+    if metadata.get("kind") == "student":
+        title = f"Student ({str(settings.get('loss', '?')).upper()})"
     return Player(
-        title=f"Student ({str(settings.get('loss', '?')).upper()})" if student else "Teacher",
+        title=title,
         subtitle=f"{agent.parameter_count:,} parameters",
         actions=tuple(ale_py.Action(action).name for action in agent.actions[game]),
         temperature=1.0 if agent.readouts[game].outputs == "logits" else KL.temperature,

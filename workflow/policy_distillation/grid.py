@@ -61,10 +61,6 @@ class Grid:
         """Whether a recipe learns from a teacher, as all do but those of Q-learning."""
         return bool(self.config["recipes"][recipe]["loss"] != "q_learning")
 
-    def recipes_by(self, loss: str) -> list[str]:
-        """The recipes that learn by a loss."""
-        return [name for name, entry in self.config["recipes"].items() if entry["loss"] == loss]
-
     def teacher(self, game: str) -> Settings:
         """How a game's teacher comes about: the defaults, and what the game changes."""
         teacher = self.config["teacher"]
@@ -85,7 +81,8 @@ class Grid:
 
     def given(self, games: Iterable[str]) -> list[str]:
         """Those whose teachers are taken from an agent file of this project."""
-        return [game for game in games if self.teacher(game)["source"] != "train" and not self.imported([game])]
+        sources = {game: self.teacher(game)["source"] for game in games}
+        return [game for game, source in sources.items() if source != "train" and not is_imported(source)]
 
     def joint_dqn(self, games: str, recipe: str) -> Settings:
         """A joint DQN's settings: a DQN teacher's, as many steps for each game, and what the recipe changes.

@@ -6,7 +6,6 @@ It is a single file that needs no network: pictures and videos are inside it. Ho
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
 from collections import Counter
@@ -20,8 +19,8 @@ import pandas as pd
 import yaml
 
 from .figures import title as game_title
-from .readable import label
-from .sidecar import read_sidecar, sidecar_path
+from .readable import label, number
+from .sidecar import read_sidecar
 from .tables import MEAN_ROW
 
 MOST_CELLS = 500
@@ -82,34 +81,34 @@ def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, A
         benchmarks: the folder of the jobs' times, by rule.
     """
     cells = [cell for experiment in experiments for cell in experiment.cells]
-    origins = [read_sidecar(cell.scores) for cell in cells]
+    origins = {cell.scores: read_sidecar(cell.scores) for cell in cells}
     # One a folder; an agent that learned the games itself is none.
-    distilled = {
-        cell.scores.parent for cell, origin in zip(cells, origins, strict=True) if origin["agent"]["kind"] == "student"
-    }
-    evaluations = [origin["evaluation"] for origin in origins]
+    distilled = {scores.parent for scores, origin in origins.items() if origin["agent"]["kind"] == "student"}
+    evaluations = [origin["evaluation"] for origin in origins.values()]
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": number, "interval": interval, "label": label, "game": game_title}
+    environment.filters |= {"number": shown, "interval": interval, "label": label, "game": game_title}
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         facts=facts,
-        sections=[_section(experiment) for experiment in experiments],
+        sections=[_section(experiment, origins) for experiment in experiments],
         teacher_curves=[picture(path, "Learning curves of the teachers") for path in facts["teacher_curves"]],
         students=len(distilled),
         games=sorted({game_title(cell.game) for cell in cells}),
         episodes=sorted({played["episodes"] for played in evaluations}),
         epsilon=[f"{100 * each:g}%" for each in sorted({played["epsilon"] for played in evaluations})],
         teacher_steps=sorted({played["teacher_steps"] for played in evaluations if played["starts"] == "teacher"}),
-        sampled=any(origin.get("acting") == "sample" for origin in origins),
+        sampled=any(origin.get("acting") == "sample" for origin in origins.values()),
         seeds=seed_counts(experiments),
         costs=costs(benchmarks),
         made={
-            "commit": _distinct(origin["commit"] or "not recorded" for origin in origins),
-            "processor": _distinct(origin["hardware"]["cpu"] for origin in origins),
-            "GPU": _distinct(origin["hardware"]["gpu"] or "none" for origin in origins),
-            "software": _distinct(
-                ", ".join(f"{name} {version}" for name, version in origin["software"].items()) for origin in origins
+            "students, by commit": _distinct(_commit(origin["agent"]) for origin in origins.values()),
+            "students, on": _distinct(_hardware(origin["agent"]) for origin in origins.values()),
+            "scores, by commit": _distinct(_commit(origin) for origin in origins.values()),
+            "scores, on": _distinct(_hardware(origin) for origin in origins.values()),
+            "scores, with": _distinct(
+                ", ".join(f"{name} {version}" for name, version in origin["software"].items())
+                for origin in origins.values()
             ),
         },
     )
@@ -121,7 +120,7 @@ def seed_counts(experiments: Sequence[Section]) -> set[int]:
     return set(Counter((name, cell.variant, cell.game) for name, cell in cells).values())
 
 
-def _section(experiment: Section) -> dict[str, Any]:
+def _section(experiment: Section, origins: Mapping[Path, Mapping[str, Any]]) -> dict[str, Any]:
     rows, notes = read_table(experiment.table, experiment.variants)
     headline, made_by = rows[-1]["estimates"], read_sidecar(experiment.table)
     return {
@@ -134,11 +133,11 @@ def _section(experiment: Section) -> dict[str, Any]:
         "notes": [*notes, *made_by.get("remarks", [])],
         "headline": headline,
         "axis": _axis(headline.values()),
-        "findings": findings(headline, [each for each in made_by.get("differences", []) if "difference" in each]),
+        "findings": findings(headline, made_by.get("differences", [])),
         "claims": made_by.get("claims", []),
-        "figures": [picture(path, _alt(experiment.title, path)) for path in experiment.figures],
+        "figures": [picture(path, _alt(experiment.title, path, made_by["against"])) for path in experiment.figures],
         "videos": [video(path, experiment.title) for path in experiment.videos],
-        "cells": [cell_origin(cell) for cell in experiment.cells[:MOST_CELLS]],
+        "cells": [cell_origin(cell, origins[cell.scores]) for cell in experiment.cells[:MOST_CELLS]],
         "unlisted": max(0, len(experiment.cells) - MOST_CELLS),
     }
 
@@ -216,17 +215,19 @@ text { font-family: system-ui, sans-serif !important }
 """
 
 
-def _alt(title: str, svg: Path) -> str:
+def _alt(title: str, svg: Path, against: str) -> str:
     if svg.stem == "profile":
         return f"{title}: the fraction of runs above each score on the way from random play to the teacher"
     if svg.stem == "curves":
         return f"{title}: mean return of the students while they learn, beside their teachers'"
+    if against == "teacher":
+        return f"{title}: learning curves of the teachers and of their students, each over its own training"
     return f"{title}: scores in percent of the teachers', with intervals; the table has the numbers"
 
 
 def video(mp4: Path, title: str) -> dict[str, str]:
     """A film as a data URI, and who reached what in it."""
-    facts = json.loads(sidecar_path(mp4).read_text(encoding="utf-8"))
+    facts = read_sidecar(mp4)
     players = zip(map(label, facts["titles"]), facts["scores"].split(", "), strict=True)
     return {
         "source": _data("video/mp4", mp4.read_bytes()),
@@ -239,15 +240,14 @@ def _data(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def cell_origin(cell: Shown) -> dict[str, Any]:
+def cell_origin(cell: Shown, facts: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's mean score and, as readable text, what made it."""
-    facts = read_sidecar(cell.scores)
     scores = pd.read_csv(cell.scores)["return"]
     return {
         "name": f"{game_title(cell.game)} · {cell.name}",
         "score": float(scores.mean()),
         "episodes": len(scores),
-        "origin": yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88),
+        "origin": yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True, default_flow_style=None, width=88),
     }
 
 
@@ -270,17 +270,22 @@ def costs(benchmarks: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _commit(facts: Mapping[str, Any]) -> str:
+    return facts.get("commit") or "not recorded"
+
+
+def _hardware(facts: Mapping[str, Any]) -> str:
+    hardware = facts.get("hardware")
+    return ", ".join(filter(None, (hardware["cpu"], hardware["gpu"]))) if hardware else "not recorded"
+
+
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def number(value: float, digits: int = 3) -> str:
-    """For people: about three digits that matter; a dash where there is none."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    if abs(value) >= 10 ** (digits - 1) or value == 0:
-        return f"{value:,.0f}"
-    return f"{value:,.{1 if abs(value) >= 1 else 2}f}"
+def shown(value: float) -> str:
+    """As in the tables; a dash where there is none."""
+    return number(value) or "\N{EN DASH}"
 
 
 def interval(estimate: Percentage) -> str:

@@ -25,10 +25,14 @@ def of_teachers(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     out = pd.DataFrame({"game": table["game"], "teacher": table["teacher"].map(number)})
     if table["teacher_paper"].notna().any():
         out["the paper's teacher"] = table["teacher_paper"].map(number)
+    setting = table["game"].tolist().index(MEAN_ROW) + 1  # below the mean: what the variants differ in
     for variant in variants:
         out[f"{label(variant)}: % of teacher"] = [
-            _cell(row[f"{variant}.score"], *(row[f"{variant}.{part}"] for part in ("percent", "low", "high")))
-            for _, row in table.iterrows()
+            _cell(
+                (number if place < setting else exact)(row[f"{variant}.score"]),
+                *(row[f"{variant}.{part}"] for part in ("percent", "low", "high")),
+            )
+            for place, (_, row) in enumerate(table.iterrows())
         ]
         if table[f"{variant}.percent_paper"].notna().any():
             out[f"{label(variant)}: the paper's"] = table[f"{variant}.percent_paper"].map(number)
@@ -46,9 +50,9 @@ def normalised(table: pd.DataFrame, variants: Sequence[str], aggregates: pd.Data
         out[agent] = [*games[agent].map(number), ""]
     parts = ("normalised", "normalised_low", "normalised_high")
     for variant in variants:
-        cells = [_cell(np.nan, *(row[f"{variant}.{part}"] for part in parts)) for _, row in games.iterrows()]
+        cells = [_cell("", *(row[f"{variant}.{part}"] for part in parts)) for _, row in games.iterrows()]
         mean = [float(means[part].to_dict()[variant]) for part in ("value", "low", "high")]
-        out[f"{label(variant)}: % of the way"] = [*cells, _cell(np.nan, *mean)]
+        out[f"{label(variant)}: % of the way"] = [*cells, _cell("", *mean)]
     return out
 
 
@@ -69,11 +73,11 @@ def judged(verdicts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _cell(score: float, percent: float, low: float, high: float) -> str:
+def _cell(score: str, percent: float, low: float, high: float) -> str:
     text = number(percent)
     if text and np.isfinite(low):
         text = f"{text} [{number(low)}, {number(high)}]"
-    return f"{number(score)}: {text}" if number(score) and text else number(score) or text
+    return f"{score}: {text}" if score and text else score or text
 
 
 def number(value: float) -> str:
@@ -83,6 +87,11 @@ def number(value: float) -> str:
     if abs(value) >= 10_000 or (abs(value) >= 1_000 and float(value).is_integer()):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 0.1 or value == 0 else f"{value:.1g}"
+
+
+def exact(value: float) -> str:
+    """With all of its digits: a temperature, a fraction or a number of parameters."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 HTML = """<!doctype html><meta charset="utf-8"><title>{title}</title>

@@ -17,6 +17,11 @@ BASE_MB = 1500
 """A job that learns, without replay and windows. On a CPU it took 420 to 710 MB; CUDA's part of it was not measured."""
 
 
+def gpus(grid: Grid) -> int:
+    """A job that trains."""
+    return int(grid.config["machine"]["device"] != "cpu")
+
+
 def replay_mb(transitions: int) -> int:
     """A replay's frames, and 8 bytes beside each."""
     return transitions * (FRAME_BYTES + 8) // 10**6

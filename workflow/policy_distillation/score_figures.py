@@ -44,7 +44,8 @@ def on_scale(table: pd.DataFrame, variant: str, scale: str) -> tuple[Returns, Re
 def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
     """Bars: percentage of the teacher's score per game and variant, with 95% intervals; diamonds: the paper's."""
     scale = shown_scale(table, variants)
-    table = table[: table["game"].tolist().index(MEAN_ROW) + (scale == "percent")]
+    games = table["game"].tolist().index(MEAN_ROW)
+    table = table[: games + (scale == "percent" and games > 1)]
     group = max(1.3, 0.5 + 0.33 * len(variants))
     count = math.ceil(len(table) / max(1, int(14 // group)))
     stretches = np.array_split(np.arange(len(table)), count)
@@ -67,7 +68,8 @@ def _bars(axes: Axes, table: pd.DataFrame, variants: Sequence[str], scale: str) 
         shown = np.clip(value, *SHOWN)
         axes.bar(x, np.nan_to_num(shown), width * 0.92, color=colour, label=label(variant))
         inside = shown == value
-        whiskers = [below[inside], np.minimum(above, SHOWN[1] - np.nan_to_num(shown))[inside].clip(0)]
+        room = shown - SHOWN[0], SHOWN[1] - shown
+        whiskers = [np.minimum(reach, left)[inside].clip(0) for reach, left in zip((below, above), room, strict=True)]
         axes.errorbar(x[inside], value[inside], whiskers, fmt="none", ecolor="#333333", elinewidth=1)
         if scale == "percent" and table[f"{variant}.percent_paper"].notna().any():
             paper = table[f"{variant}.percent_paper"].to_numpy(float)

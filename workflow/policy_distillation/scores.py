@@ -61,6 +61,10 @@ class Scores:
             found.setdefault((student.game, student.variant), []).append(student.returns)
         return found
 
+    def plays_together(self, variant: str) -> bool:
+        """Whether one of the variant's networks plays several games."""
+        return len({student.game for student in self.students if student.cell == self.cell(variant)}) > 1
+
     def seeds(self, variant: str) -> int:
         """How many there are of a variant, of the game that has the fewest."""
         return min(len(runs) for (_, name), runs in self.runs.items() if name == variant)

@@ -80,6 +80,11 @@ def made_from(agent: Path, path: Path, how: str) -> bool:
         return False
 
 
+def is_older(path: Path, agent: Path) -> bool:
+    """Whether both are there, and Snakemake will not make the agent anew for the file's date."""
+    return path.is_file() and agent.is_file() and path.stat().st_mtime < agent.stat().st_mtime
+
+
 def is_curve(path: Path, game: str) -> bool:
     """Whether a file is the learning curve of an agent of this game, as ``progress.csv`` is."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from .statistics import geometric_mean, geometric_mean_interval
 MEAN_ROW = "geometric mean"
 
 
-PAPER_KEY = ["game", "recipe", "network", "games"]
+PAPER_KEY = ["game", "recipe", "network", "games", "learned"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Paper:
     """The paper's numbers for one experiment, by PAPER_KEY: columns score, percent.
 
     The teachers' rows name no recipe. Where the paper prints a mean over games without the games, ``game`` is the
-    mean's name and ``games`` are those that it is over; elsewhere ``games`` is empty.
+    mean's name, ``games`` are those that it is over, and ``learned`` says whether by one network (``together``) or each
+    by its own (``apart``); elsewhere both are empty.
     """
 
     rows: pd.DataFrame
@@ -35,9 +36,16 @@ class Paper:
         rows = pd.read_csv(path, dtype=dict.fromkeys(PAPER_KEY, str)).fillna(dict.fromkeys(PAPER_KEY, ""))
         return cls(rows[rows["experiment"] == experiment].set_index(PAPER_KEY)[["score", "percent"]])
 
-    def number(self, column: str, game: str, recipe: str = "", network: str = "", games: str = "") -> float:
+    def number(self, column: str, game: str, recipe: str = "", network: str = "") -> float:
         """NaN where the paper has none."""
-        key = (game, recipe, network, games)
+        return self._at(column, game, recipe, network, "", "")
+
+    def mean(self, recipe: str, network: str, games: Sequence[str], together: bool) -> float:
+        """The percentage that the paper prints for a mean over games; NaN where it has none."""
+        learned = "together" if together else "apart"
+        return self._at("percent", MEAN_ROW, recipe, network, " ".join(sorted(games)), learned)
+
+    def _at(self, column: str, *key: str) -> float:
         return float(self.rows[column].to_dict().get(key, float("nan")))
 
 
@@ -107,8 +115,8 @@ def _mean_row(scores: Scores, paper: Paper, table: pd.DataFrame) -> dict[str, An
     ours = table.set_index("game").loc[games]
     missing, uncertain = [], []
     for variant in scores.variants:
-        cell, names = scores.cell(variant), " ".join(sorted(games))
-        printed = paper.number("percent", MEAN_ROW, cell.recipe, cell.network, names)
+        cell = scores.cell(variant)
+        printed = paper.mean(cell.recipe, cell.network, games, scores.plays_together(variant))
         from_games = geometric_mean(ours[f"{variant}.percent_paper"].tolist())
         row[f"{variant}.percent_paper"] = from_games if np.isnan(printed) else printed
         row[f"{variant}.percent"] = geometric_mean(ours[f"{variant}.percent"].tolist())

@@ -13,6 +13,9 @@ from .checks import check_controllers, check_game, check_learning, check_snapsho
 from .config import ConfigError
 from .grid import Grid
 
+TABLES = "(?:table|scores|aggregates|exports)"
+ENDINGS = r"\.(?:csv|csv\.json|md|tex|html)"
+
 
 def check_target(grid: Grid, target: str) -> None:
     """Raise ConfigError where a path below the results names a game, recipe, network or experiment that there is not.
@@ -35,20 +38,22 @@ def check_target(grid: Grid, target: str) -> None:
             _check_part(grid, target, game, *rest)
         if kind == "reference_students":
             known(target, rest[0], grid.config["networks"], "network")
-        _check_played(target, rest[1:] if kind == "teachers" else rest, [game])
+        _check_played(target, rest[1:] if kind in ("teachers", "reference_students") else rest, [game])
+    elif kind == "figures" and re.match(r"teacher_curves\.", names[0]) and not any(map(grid.teacher_curve, grid.games)):
+        raise ConfigError(f"{target}: no teacher of this configuration has a learning curve")
     elif kind in ("figures", "videos") and len(names) > 1:
         known(target, names[0], experiments, "experiment")
         allowed = ["scores", "curves", "profile"] if kind == "figures" else grid.games_of(experiments[names[0]])
         known(target, names[1].split(".")[0], allowed, f"{kind.removesuffix('s')} of that experiment")
-    elif match := re.fullmatch(r"(table|scores|aggregates|exports)_(.+?)\.(csv|md|tex|html)(\.json)?", kind):
-        known(target, match[2], experiments, "experiment")
+    elif match := re.fullmatch(rf"{TABLES}_(.+?){ENDINGS}", kind):
+        known(target, match[1], experiments, "experiment")
 
 
 def check_place(grid: Grid, target: str) -> None:
     """Raise ConfigError for a result that would lie elsewhere: another profile's, or by another name of the folder."""
     results, path = os.path.normpath(grid.config["results"]), os.path.normpath(target)
     own = re.search(
-        r"(?:^|/)((?:table|scores|aggregates|exports)_\w+\.(?:csv|md|tex|html)|index\.html|"
+        rf"(?:^|/)({TABLES}_\w+{ENDINGS}|index\.html|"
         r"(?:students|teachers)/.+/(?:agent\.safetensors|progress\.csv|scores/\w+\.csv)|"
         r"datasets/.+/(?:part[0-9]+\.h5|parts\.txt)|figures/.+\.(?:png|svg|pdf)|videos/.+\.mp4)$",
         path,
@@ -85,6 +90,8 @@ def _check_played(target: str, names: Sequence[str], games: Sequence[str]) -> No
 
 
 def _check_part(grid: Grid, target: str, game: str, *names: str) -> None:
+    if len(names) > 1:
+        known(target, names[0], ["online"], "kind of data beside those of the finished teacher")
     teacher = "online" if names[0] == "online" else "final"
     if teacher == "online":
         check_snapshots(grid, f"{target}: it", game)

@@ -1,9 +1,11 @@
 # The configuration, checked, and what the rules share. Imports nothing heavy: every cluster job parses this file.
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # Jobs import the package from this checkout, whatever environment they run in.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
@@ -41,6 +43,7 @@ from policy_distillation.sources import (
     check_actions,
     check_teachers,
     imported_files,
+    is_older,
     made_from,
     shipped,
     source_path,
@@ -70,7 +73,7 @@ try:
     if workflow.is_main_process:  # its jobs may be on machines where teachers' files are not
         check_config(config)
         check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
-    for argument in sys.argv[1:] if command else []:
+    for argument in command.rest if command else []:
         check_target(grid, argument)
         if workflow.modifier.is_main_snakefile():  # another workflow's own targets are its own affair
             check_place(grid, argument)
@@ -83,7 +86,7 @@ if command and command.executor == "local":
     for resource, amount in limits(config["machine"]["device"]).items():
         workflow.global_resources.setdefault(resource, amount)
 
-GPU = int(config["machine"]["device"] != "cpu")  # what a job that trains asks for
+GPU = resources.gpus(grid)
 
 
 pathvars:
@@ -111,16 +114,36 @@ def experiment(wildcards):
     return config["experiments"][wildcards.experiment]
 
 
+def who_starts(wildcards):
+    """The agent that plays a scored game's first steps, or none."""
+    return grid.teacher_agent(wildcards.game) if config["evaluation"]["starts"] == "teacher" else []
+
+
 def here(path):
     """An input; one that comes with the checkout or from the user's disk is never looked for in a bucket."""
     return path if path.startswith("<results>") else local(path)
+
+
+def ours(name):
+    """A file that comes with the project."""
+    return here(str(shipped(name)))
 
 
 def made_of(path, wc, how):
     """A file that a teacher is made of. While it holds the same it counts as old, since git dates a clone's files anew;
     one that holds something else must, as any input, be newer than the teacher."""
     agent = Path(config["results"], "teachers", wc.game, f"seed{wc.seed}", "agent.safetensors")
-    return ancient(here(path)) if made_from(agent, Path(path), how) else here(path)
+    if made_from(agent, Path(path), how):
+        return ancient(here(path))
+    if command and is_older(Path(path), agent):
+        warn(f"{agent} was not made of what {path} is now, which is older: touch {path} to make it anew")
+    return here(path)
+
+
+@cache
+def warn(text):
+    """Once, however often Snakemake asks for an input."""
+    logger.warning(text)
 
 
 def travelling(paths):

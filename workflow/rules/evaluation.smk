@@ -4,7 +4,7 @@
 rule evaluate_agent:
     input:
         agent="<results>/{agent}/agent.safetensors",
-        teacher=lambda wc: (grid.teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
+        teacher=who_starts,
     output:
         csv="<results>/{agent}/scores/{game}.csv",
         json="<results>/{agent}/scores/{game}.csv.json",
@@ -30,7 +30,7 @@ rule evaluate_agent:
 use rule evaluate_agent as evaluate_random with:
     input:
         agent=[],
-        teacher=lambda wc: (grid.teacher_agent(wc.game) if config["evaluation"]["starts"] == "teacher" else []),
+        teacher=who_starts,
     output:
         csv="<results>/random/{game}/scores/{game}.csv",
         json="<results>/random/{game}/scores/{game}.csv.json",

@@ -23,7 +23,7 @@ rule page:
             for entry in config["experiments"].values()
             for game, cell in scored(grid, entry)
         ),
-        template=here(str(shipped("workflow/report/page.html"))),
+        template=ours("workflow/report/page.html"),
     output:
         report("<results>/index.html", category="page"),
     log:

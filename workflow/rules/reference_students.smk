@@ -22,7 +22,7 @@ rule reference_students:
     input:
         agents=[f"<results>/reference_students/{game}/{network}/agent.safetensors" for game, network in STUDENTS],
         scores=[f"<results>/reference_students/{game}/{network}/scores/{game}.csv" for game, network in STUDENTS],
-        teachers=[here(str(shipped(f"resources/teachers/{game}/scores.csv"))) for game in COMPRESSION["games"]],
+        teachers=[ours(f"resources/teachers/{game}/scores.csv") for game in COMPRESSION["games"]],
     output:
         scores=[f"<results>/reference_students/{game}/{network}/scores.csv" for game, network in STUDENTS],
         beside=[f"<results>/reference_students/{game}/{network}/scores.csv.json" for game, network in STUDENTS],

@@ -14,7 +14,7 @@ rule table:
                 *(cell.scores(game) for game, cell in scored(grid, experiment(wc))),
             ]
         ),
-        paper=here(str(shipped("resources/paper_results.csv"))),
+        paper=ours("resources/paper_results.csv"),
     output:
         csv="<results>/table_{experiment}.csv",
         md="<results>/table_{experiment}.md",
@@ -115,7 +115,7 @@ rule figure_teacher_curves:
 # Prints jobs, hours, disk and memory of the current configuration, and runs none of it: snakemake cost
 rule cost:
     input:
-        rates=here(str(shipped("benchmarks/results.json"))),
+        rates=ours("benchmarks/results.json"),
         games=[here(str(path)) for path in sorted(shipped("resources/teachers").glob("*/scores.csv"))],
     log:
         "<logs>/cost.log",

@@ -49,7 +49,7 @@ rule train_joint_dqn:
     benchmark:
         "<benchmarks>/train_joint_dqn/{games}/{recipe}/{network}/seed{seed}.tsv"
     wildcard_constraints:
-        recipe=one_of(grid.recipes_by("q_learning")),
+        recipe=one_of(name for name in config["recipes"] if not grid.distils(name)),
     priority: 1  # the longest job of a laptop: start it first
     threads: config["machine"]["threads"]
     resources:

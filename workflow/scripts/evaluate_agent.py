@@ -16,7 +16,7 @@ from policy_distillation.provenance import provenance
 from policy_distillation.sidecar import write_sidecar
 from policy_distillation.training import computed, prepare_process, select_device, select_precision, stream
 
-ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "begun_by", "data", "teacher_outputs")
+ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "hardware", "begun_by", "data", "teacher_outputs")
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
     made_by = provenance()

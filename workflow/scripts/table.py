@@ -7,6 +7,7 @@ from policy_distillation.cells import Cell
 from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.files import atomic_path, file_digest
 from policy_distillation.joblog import logging_to
+from policy_distillation.provenance import provenance
 from policy_distillation.readable import judged, normalised, of_teachers, write_tables
 from policy_distillation.remarks import remarks
 from policy_distillation.scores import Scores, Student, long_table, read_returns
@@ -17,13 +18,13 @@ CLAIMS = (
     "Claims, and the difference in points between 0, random play, and 100, the teachers [95% interval]. "
     "Seeds: {seeds}; with one, of these students alone."
 )
-LEGAL_ACTIONS = {"any": range(18)}  # the paper counts parameters with all of them
+LEGAL_ACTIONS = range(18)  # the paper counts parameters with all of them
 
 
-def parameters(sizes):
+def parameters(sizes, games=1):
     from policy_distillation.networks import Agent, Network  # loads torch, which takes longer than most tables
 
-    return Agent(Network(**sizes), LEGAL_ACTIONS).parameter_count
+    return Agent(Network(**sizes), {str(game): LEGAL_ACTIONS for game in range(games)}).parameter_count
 
 
 def teachers_parameters(teachers):
@@ -55,7 +56,7 @@ with logging_to(snakemake.log[0]):
     )
     values, whole = facts["values"], float("nan")
     if facts["against"] == "parameters":
-        values = {key: parameters(sizes) for key, sizes in values.items()}
+        values = {key: parameters(*network) for key, network in values.items()}
         whole = teachers_parameters(sidecars[path] for path in files.teachers)
     table = experiment_table(scores, Paper.read(files.paper, name), facts["against"], values, whole)
     aggregates, verdicts = aggregate_table(scores), judge(scores, facts["claims"])
@@ -90,7 +91,7 @@ with logging_to(snakemake.log[0]):
     if len(verdicts):
         readable[CLAIMS.format(seeds=verdicts["seeds"].min())] = judged(verdicts)
     write_tables(readable, facts["title"], said, Path(outputs.csv))
-    made_by = {
+    about = {
         "kind": "table",
         "experiment": name,
         **facts,
@@ -102,8 +103,9 @@ with logging_to(snakemake.log[0]):
         "remarks": said,
         "scores": {path: file_digest(Path(path)) for path in sources},
     }
+    made_by = provenance()
     csvs = {outputs.csv: table, outputs.scores: long_table(name, scores), outputs.aggregates: aggregates}
     for path, content in csvs.items():
         with atomic_path(Path(path)) as temporary:
             content.to_csv(temporary, index=False, float_format="%.6g")
-        write_sidecar(Path(path), made_by)
+        write_sidecar(Path(path), about, made_by)
