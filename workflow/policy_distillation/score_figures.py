@@ -50,7 +50,7 @@ def relative_scores(table: pd.DataFrame, variants: Sequence[str]) -> Figure:
     count = math.ceil(len(table) / max(1, int(14 // group)))
     stretches = np.array_split(np.arange(len(table)), count)
     with plt.rc_context(STYLE):
-        size = (2.2 + group * len(stretches[0]), 0.6 + 3.0 * count)
+        size = (max(5.0, 2.2 + group * len(stretches[0])), 0.6 + 3.0 * count)
         figure, rows = plt.subplots(count, 1, figsize=size, layout="constrained", squeeze=False, sharey=True)
         for axes, stretch in zip(rows[:, 0], stretches, strict=True):
             _bars(axes, table.iloc[stretch], variants, scale)
