@@ -63,7 +63,8 @@ class Scores:
 
     def plays_together(self, variant: str) -> bool:
         """Whether one of the variant's networks plays several games."""
-        return len({student.game for student in self.students if student.cell == self.cell(variant)}) > 1
+        cell = self.cell(variant)
+        return len({student.game for student in self.students if student.cell == cell}) > 1
 
     def seeds(self, variant: str) -> int:
         """How many there are of a variant, of the game that has the fewest."""
