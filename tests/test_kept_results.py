@@ -31,7 +31,7 @@ STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE = (ROOT / "resources" / name for name in K
         # Five tables; the same four games; four students of three games; three seeds of two students of two games that
         # learn by Adam, and of one that drives.
         (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
-        (TEN, 3 + 10 * (1 + 1 + 2)),
+        (TEN, 2 * 3 + 10 * (1 + 1 + 3 + 1)),
         (ONLINE, 3 + 1 + 1 + 3 * 3),
     ],
 )
@@ -67,6 +67,7 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (STUDY, "temperature", "Softmax temperature"),
         (STUDY, "advantages", "What MSE lacks"),
         (TEN, "multi_task_10", "One network for ten games"),
+        (TEN, "updates", "Ten games with half the updates"),
         (ONLINE, "online", "Online distillation"),
         (PAPER_PLAY, "multi_task_3", "One network for three games from the paper's play"),
         (PAPER_PLAY, "optimizer", "Adam beside Muon"),
