@@ -206,7 +206,6 @@ def test_who_trained_students_is_told_beside_who_scored_them(tmp_path: Path) -> 
     """On a cluster the former had GPUs, the latter none; older scores do not say."""
     section = made_up(tmp_path, "single_task", "Single-task distillation", {"kl": 0.95})
     facts = {"results": "-", "protocol": "-", "teacher_curves": []}
-    render([section], TEMPLATE, facts, tmp_path)
     (tmp_path / "index.html").write_text(render([section], TEMPLATE, facts, tmp_path))
     assert " students, on not recorded " in text_of(tmp_path / "index.html")
     for cell in section.cells:

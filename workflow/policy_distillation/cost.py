@@ -27,13 +27,13 @@ NATURE = {"channels": [32, 64, 64], "hidden": 512}
 
 @dataclass(frozen=True)
 class Cost:
-    """Jobs of one rule: what they do and need together; memory is a single job's."""
+    """Jobs of one rule: what they do and need together; memory and GPUs are a single job's."""
 
     rule: str
     work: Mapping[str, float]
     """How much of what is measured under a rate's name: agent steps or updates."""
     memory_mb: int
-    gpu: bool = False
+    gpu: int = 0
     disk_gb: float = 0.0
     jobs: int = 1
 
@@ -60,9 +60,7 @@ def plan(grid: Grid, lengths: Mapping[str, float]) -> Iterator[Cost]:
             settings, network = teacher[teacher["algorithm"]], grid.network(teacher["network"])
             games = evaluations(settings["steps"], teacher["evaluate_every"]) * teacher["evaluation_episodes"]
             work = reinforcement(teacher["algorithm"], settings, network) | {"evaluate": games * lengths[game]}
-            yield Cost(
-                "train_teacher", work, teacher_mb(teacher), bool(gpus(grid)), TRAINING_GB * (1 + teacher["snapshots"])
-            )
+            yield Cost("train_teacher", work, teacher_mb(teacher), gpus(grid), TRAINING_GB * (1 + teacher["snapshots"]))
         for rule, kind in (("dump_dataset", "final"), ("dump_online_dataset", "online")):
             if (game, kind) in learnt:
                 parts = len(grid.dataset_parts(game, kind))
@@ -91,7 +89,7 @@ def training(grid: Grid, cell: Cell, lengths: Mapping[str, float]) -> Cost:
         settings = grid.joint_dqn(cell.games, cell.recipe)
         scored = evaluations(settings["steps"], settings["evaluate_every"])
         work = reinforcement("dqn", settings, network) | {"evaluate": scored * played}
-        return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), bool(gpus(grid)), TRAINING_GB)
+        return Cost("train_joint_dqn", work, joint_mb(grid, cell.games, cell.recipe), gpus(grid), TRAINING_GB)
     play = sum(grid.hours(game, cell.recipe) for game in games)
     share = relative("distill", learning["optimizer"], learning["batch_size"], network)
     driven = 0 if learning["driver"] == "teacher" else play - len(games)  # all but each game's first
@@ -100,7 +98,7 @@ def training(grid: Grid, cell: Cell, lengths: Mapping[str, float]) -> Cost:
         "dump": driven * data["steps_per_hour"],
         "evaluate": learning["evaluations"] * played,
     }
-    return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), bool(gpus(grid)), TRAINING_GB)
+    return Cost("distill_student", work, student_mb(grid, cell.games, cell.recipe), gpus(grid), TRAINING_GB)
 
 
 def evaluations(steps: int, period: int) -> int:

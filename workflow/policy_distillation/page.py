@@ -88,7 +88,7 @@ def render(experiments: Sequence[Section], template: Path, facts: Mapping[str, A
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"number": shown, "interval": interval, "label": label, "game": game_title}
+    environment.filters |= {"number": shown, "interval": interval, "label": label, "game": game_title, "placed": placed}
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         facts=facts,
         sections=[_section(experiment, origins) for experiment in experiments],
@@ -190,6 +190,11 @@ def _axis(estimates: Iterable[Percentage]) -> float:
     """The right end of the headline's scale, in percent: a multiple of 20 that shows every interval, at most 200."""
     highest = max((each.high for each in estimates if math.isfinite(each.high)), default=100.0)
     return min(200.0, 20.0 * math.ceil(max(highest, 100.0) / 20.0 + 0.25))
+
+
+def placed(percent: float, axis: float) -> float:
+    """How far along the headline's scale a percentage is, in percent of its length; at an end if it is beyond."""
+    return 100 * min(max(percent, 0.0), axis) / axis
 
 
 def picture(svg: Path, alt: str) -> dict[str, Any]:
