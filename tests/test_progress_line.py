@@ -28,10 +28,10 @@ rule two:
 """
 
 
-def snakemake(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, command: str, *options: str) -> subprocess.CompletedProcess[str]:
     (folder / "Snakefile").write_text(SNAKEFILE % command)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "XDG_CONFIG_HOME": str(folder / "xdg")}
-    arguments = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "progress"]
+    arguments = [sys.executable, "-m", "snakemake", "--cores", "1", "--logger", "progress", *options]
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -47,6 +47,13 @@ def test_each_finished_job_is_a_line_and_all_else_is_silent(tmp_path):
     assert "done" in lines[3]
     again = snakemake(tmp_path, "touch {output}")
     assert "Nothing to be done" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_how_many_jobs_of_which_rules_there_would_be(tmp_path):
+    done = snakemake(tmp_path, "touch {output}", "--dry-run")
+    assert [line for line in done.stderr.splitlines() if line.strip()] == ["4 jobs would run: one 2, two 1, all 1"]
+    assert not (tmp_path / "c").exists()
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
     PYTHONPATH=workflow snakemake --logger progress --profile profiles/demo all
 
-What goes wrong is reported in full; the rest is in .snakemake/log, as always.
+In a dry run, -n, one line says how many jobs of which rules would run. What goes wrong is reported in full; the rest is in
+.snakemake/log, as always.
 """
 
 from __future__ import annotations
@@ -67,7 +68,11 @@ class LogHandler(LogHandlerBase):
         event, facts, now = getattr(record, "event", None), record.__dict__, time.monotonic()
         if event == LogEvent.RUN_INFO:
             stats = facts["stats"]
-            self._timetable = Timetable(Counter({rule: n for rule, n in stats.items() if rule != "total"}))
+            jobs = Counter({rule: n for rule, n in stats.items() if rule != "total"})
+            if self.common_settings.dryrun and jobs != self._timetable.jobs:  # it is told twice
+                rules = ", ".join(f"{rule} {n}" for rule, n in jobs.most_common())
+                self._print(f"{jobs.total()} jobs would run: {rules}")
+            self._timetable = Timetable(jobs)
         elif event == LogEvent.JOB_INFO:
             job = facts["jobid"]
             # Started where its announcement is heard: `Execute jobs` comes before it and has no names.
