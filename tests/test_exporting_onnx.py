@@ -249,6 +249,9 @@ def test_all_forms_are_scored_and_timed(exported, quantised, part, tmp_path, mon
     write_csv(rows, tmp_path / "a.csv")
     assert read_csv(tmp_path / "a.csv") == rows
     assert markdown(rows).count("\n") == 2 + len(rows)
+    led = Evaluation(4, 4, 0.05, starts="teacher", teacher_steps=150)  # of 200 steps
+    after = measure(TEACHER, "freeway", [exported], part, led, 0, load_agent(TEACHER)[0])
+    assert rows[0].score > after[0].score == after[1].score > 0
 
 
 # The command

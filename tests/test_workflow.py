@@ -364,6 +364,10 @@ def test_smoke_run_end_to_end(finished: Checkout) -> None:
     assert list(teacher.columns) == ["seed", "slot", "episode", "return", "length", "truncated", "protocol", "starts"]
     assert len(teacher) == 4
     assert teacher.groupby("slot").size().tolist() == [2, 2]
+    starter = file_digest(results / "teachers/breakout/seed0/agent.safetensors")
+    for scored in ("teachers/breakout/seed0", "students/breakout/kl/dqn/seed0", "random/breakout"):
+        assert set(pd.read_csv(results / scored / "scores/breakout.csv")["starts"]) == {"teacher"}
+        assert json.loads((results / scored / "scores/breakout.csv.json").read_text())["teacher"] == starter
     assert table["teacher"][0] == pytest.approx(teacher["return"].mean(), rel=1e-5)
     assert table["teacher_paper"][0] == 303.9
     for recipe, paper in {"mse": 33.9, "nll": 77.6, "kl": 94.7}.items():
@@ -415,6 +419,9 @@ def test_exported_students_are_scored_and_timed(finished: Checkout) -> None:
     for agent in set(rows["agent"]):
         sizes = [(finished.folder / agent).with_name("onnx") / f"breakout.{form}.onnx" for form in ("float32", "int8")]
         assert rows.loc[rows["agent"] == agent, "bytes"].tolist()[1:] == [path.stat().st_size for path in sizes]
+        facts = json.loads((finished.folder / agent).with_name("onnx").joinpath("breakout.csv.json").read_text())
+        assert facts["evaluation"]["starts"] == "teacher"
+        assert f"{RESULTS}/teachers/breakout/seed0/agent.safetensors" in facts["files"]
     assert (finished.folder / RESULTS / "exports_compression.md").read_text().count("| breakout |") == 6
 
 

@@ -29,6 +29,7 @@ rule measure_exports:
         agent="<results>/{agent}/agent.safetensors",
         part=lambda wc: grid.dataset_parts(wc.game)[0],
         files=["<results>/{agent}/onnx/{game}.float32.onnx", "<results>/{agent}/onnx/{game}.int8.onnx"],
+        teacher=who_starts,
     output:
         csv="<results>/{agent}/onnx/{game}.csv",
         sidecar="<results>/{agent}/onnx/{game}.csv.json",
@@ -43,7 +44,7 @@ rule measure_exports:
         mem_mb=lambda wc, attempt: resources.grown(resources.BASE_MB, attempt),
         runtime=lambda wc, attempt: resources.capped(grid, 360 * attempt),
     params:
-        evaluation=lambda wc: {name: grid.evaluation(wc.game)[name] for name in ("episodes", "envs", "epsilon")},
+        evaluation=lambda wc: grid.evaluation(wc.game),
         seed=config["evaluation"]["seed"],
     script:
         "../scripts/measure_exports.py"

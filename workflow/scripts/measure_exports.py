@@ -6,6 +6,7 @@ from policy_distillation import openmp
 
 openmp.prepare("play")  # before torch is loaded
 
+from policy_distillation.checkpoints import load_agent
 from policy_distillation.evaluate import Evaluation
 from policy_distillation.exporting.deployment import measure, write_csv
 from policy_distillation.files import file_digest
@@ -26,7 +27,8 @@ with logging_to(snakemake.log[0]):
         Path(snakemake.input.part),
         Evaluation(**params.evaluation),
         params.seed,
+        load_agent(Path(snakemake.input.teacher))[0] if snakemake.input.teacher else None,
     )
     write_csv(rows, output)
-    digests = {path: file_digest(Path(path)) for path in (snakemake.input.agent, *snakemake.input.files)}
+    digests = {path: file_digest(Path(path)) for path in snakemake.input}
     write_sidecar(output, {"kind": "exports", **dict(params.items()), "files": digests}, made_by)

@@ -26,6 +26,7 @@ from ..checkpoints import load_agent
 from ..evaluate import Actor, Evaluation, play_episodes
 from ..files import atomic_path, check_output
 from ..header import protocol_name
+from ..networks import Agent
 from ..parts import Part
 from ..statistics import mean_return
 from ..stopping import told_in_a_line
@@ -64,12 +65,19 @@ class Measured:
 
 
 def measure(
-    agent_path: Path, game: str, files: Sequence[Path], part_path: Path, evaluation: Evaluation, seed: int
+    agent_path: Path,
+    game: str,
+    files: Sequence[Path],
+    part_path: Path,
+    evaluation: Evaluation,
+    seed: int,
+    teacher: Agent | None = None,
 ) -> list[Measured]:
     """Play and time an agent in torch and in each of the ONNX files.
 
     Args:
         part_path: a part of its teacher's data set, whose observations it is timed on.
+        teacher: who plays the first steps under ``starts: teacher``.
     """
     whole, metadata = load_agent(agent_path)
     protocol = protocol_name(metadata, agent_path)
@@ -83,7 +91,7 @@ def measure(
     best = agent.q_values(observations, game).argmax(1)
     rows = []
     for form, path, player in forms:
-        episodes = play_episodes(player, game, protocol, evaluation, stream(seed, "evaluation"), "float32")
+        episodes = play_episodes(player, game, protocol, evaluation, stream(seed, "evaluation"), "float32", teacher)
         returns = np.array([episode.episode_return for episode in episodes])
         low, high = mean_return([returns]).interval()
         latency, batch = (processor_seconds(player, game, observations[:size]) for size in (1, BATCH))
