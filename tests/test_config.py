@@ -269,7 +269,7 @@ def test_results_may_be_anywhere(folder: str) -> None:
             "teacher.evaluate_every: 40000, or less",
         ),
         ({"machine": {"device": "tpu"}}, "machine.device", "'tpu'", "cuda"),
-        ({"machine": {"tracker": "mlflow"}}, "machine.tracker", "'mlflow'", "wandb, trackio"),
+        ({"machine": {"tracker": "mlflow"}}, "machine.tracker", "'mlflow'", "null, wandb, trackio"),
     ],
 )
 def test_a_refusal_names_key_value_and_what_is_allowed(

@@ -9,6 +9,7 @@ import pytest
 from policy_distillation import cells, cost, resources
 from policy_distillation.atari import STACK
 from policy_distillation.cells import Cell
+from policy_distillation.checks import check_config
 from policy_distillation.grid import Grid, algorithm_settings
 from policy_distillation.sliding_window import _runs
 from test_config import CONFIG, ROOT, merge, shipped
@@ -159,6 +160,15 @@ def test_what_variants_differ_in() -> None:
     assert set(cells.series(PAPER, {**both, "recipes": ["kl"]}).values()) == {""}
     warm = {**both, "recipes": ["kl", "kl_tau1"], "networks": ["dqn", "net1"], "against": "temperature"}
     assert cells.series(PAPER, warm)["kl_tau1/net1"] == "net1"
+
+
+def test_null_takes_back_what_a_figure_is_drawn_against() -> None:
+    bars = changed(experiments={"compression": {"against": None}})
+    check_config(bars.config)
+    entry = bars.config["experiments"]["compression"]
+    plain = {key: entry[key] for key in entry if key != "against"}
+    assert cells.figure_facts(bars, entry, []) == cells.figure_facts(bars, plain, [])
+    assert cells.table_facts(bars, entry) == cells.table_facts(bars, plain)
 
 
 def test_figures_of_an_experiment_lie_in_a_folder_of_their_own() -> None:

@@ -170,7 +170,7 @@ def table_facts(grid: Grid, experiment: Experiment) -> dict[str, Any]:
         "title": experiment["title"],
         "games": grid.games_of(experiment),
         "students": students,
-        "against": experiment.get("against", ""),
+        "against": experiment.get("against") or "",
         "values": values(grid, experiment),
         "claims": [_claim(grid, experiment, claim) for claim in experiment.get("claims", [])],
         "recipes": recipes,
@@ -183,7 +183,7 @@ def figure_facts(grid: Grid, experiment: Experiment, drawn: Iterable[Cell]) -> d
     return {
         "games": grid.games_of(experiment),
         "variants": list(variants(grid, experiment)),
-        "against": experiment.get("against", ""),
+        "against": experiment.get("against") or "",
         "series": series(grid, experiment) if values(grid, experiment) else {},
         "curves": [[grid.games_in(cell.games), variant(grid, experiment, cell)] for cell in drawn],
     }

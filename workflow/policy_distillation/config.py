@@ -69,7 +69,7 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
         missing = sorted(set(rule) - set(value))[0]
         return f"{key}: the key {missing!r} is missing; required: {', '.join(rule)}"
     limits = {
-        "enum": ", ".join(map(str, rule)) if isinstance(rule, list) else "",
+        "enum": ", ".join("null" if each is None else str(each) for each in rule) if isinstance(rule, list) else "",
         "type": " or ".join(map(str, rule)) if isinstance(rule, list) else str(rule),
         "minimum": f"{rule} or more",
         "maximum": f"at most {rule}",
