@@ -17,7 +17,7 @@ unexport PIP_TARGET PIP_PREFIX
 
 REDRAWN := table figure figure_curves figure_profile figure_teacher_curves page all
 
-.PHONY: demo laptop check test keep redraw study-page bench lint format env peers lock
+.PHONY: demo laptop check test keep can_redraw redraw study-page bench lint format env peers lock
 
 demo laptop: env
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$@ all
@@ -33,16 +33,19 @@ test: lint peers
 
 # Scores, learning curves, tables, figures and what made them; no agents, no data.
 keep:
-	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ && ! "$(RUN)" =~ ^(students|teachers)$$ ]] && ls results/$(RUN)/table_*.csv > /dev/null || \
-		{ echo "make keep RUN=demo: a folder of results/ with tables, whose name is not that of agents kept already"; exit 1; }
+	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ && ! "$(RUN)" =~ ^(students|teachers)$$ ]] && ls results/$(RUN)/table_*.csv &> /dev/null || \
+		{ echo "make keep RUN=$(RUN): no such run; allowed: a folder of results/ with tables, not called students or teachers"; exit 1; }
 	rm -rf resources/$(RUN) && mkdir resources/$(RUN)
 	cd results/$(RUN) && find . -name '*.csv' -o -name '*.csv.json' -o -name '*.tsv' -o -name 'table_*.md' -o -name '*.png' | \
 		tar -c -T - | tar -x -C ../../resources/$(RUN)
 
-# Of a run that is not whole it says what is missing, instead of training for hours.
-redraw: env
-	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || { echo "make redraw RUN=study: a folder of resources/ with students' scores"; exit 1; }
+can_redraw:
+	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || \
+		{ echo "make redraw RUN=$(RUN): no such run; allowed: $(patsubst resources/%/students/,%,$(wildcard resources/*/students/))"; exit 1; }
 	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
+
+# Of a run that is not whole it says what is missing, instead of training for hours.
+redraw: can_redraw env
 	mkdir -p results/$(RUN)
 	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
 	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) \

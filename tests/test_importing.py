@@ -533,7 +533,7 @@ def test_the_report_names_what_is_missing_extra_wrong_and_not_finite(tmp_path):
         ({"input_divisor": 0}, "input_divisor: 0 is not allowed; allowed: more than 0"),
         ({"hidden": []}, "a network needs one or two hidden layers"),
         ({"hidden": [{"key": "a", "units": 1}] * 3}, "a network needs one or two hidden layers"),
-        ({"output": None}, "output: None is not allowed; allowed: string"),
+        ({"output": None}, "output: null is not allowed; allowed: text"),
         ({"value": {"output": "v"}}, "needs either `output` or both `value` and `advantage`"),
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8, "stride": 84}] * 2}, "leave nothing of 84 pixels"),
         ({"convolutions": [{"key": "a", "filters": 1, "kernel": 8}]}, "convolutions[0]: the key 'stride' is missing"),

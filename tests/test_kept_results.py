@@ -136,7 +136,8 @@ def estimates(run: Path) -> Iterator[tuple[float, float, float]]:
 
 def test_the_page_shows_each_seed() -> None:
     section = (ROOT / "docs/results.md").read_text().split("\nSeeds apart, ")[1].split("| | MSE | NLL | KL |\n")[1]
-    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.split("\n\n")[0].splitlines()[1:]]
+    lines = section.split("\n\n")[0].splitlines()[1:]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     students = pd.read_csv(STUDY / "scores_single_task.csv").query("role == 'student'")
     percent = students.pivot_table("percent", ["game", "seed"], "recipe")[["mse", "nll", "kl"]]
     means = percent.groupby("seed").agg(lambda values: np.exp(np.log(values).mean()))

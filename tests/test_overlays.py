@@ -106,6 +106,9 @@ def test_an_experiment_left_out_comes_back_as_it_was_when_a_later_file_speaks_of
     assert layered(paper, demo, back)["experiments"]["a"] == {"games": ["pong"], "seeds": [1]}
     assert layered(paper, demo, {"experiments": {"a": {}}})["experiments"]["a"] == paper["experiments"]["a"]
     assert layered(paper, back, demo)["experiments"].keys() == {"b"}
+    assert layered(paper, demo, demo)["experiments"].keys() == {"b"}
+    with pytest.raises(ConfigError, match=r"experiments\.aa: null leaves an experiment out, .* allowed: a, b$"):
+        layered(paper, {"experiments": {"aa": None}})
 
 
 values = st.recursive(st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3))

@@ -21,6 +21,7 @@ from policy_distillation.sources import (
     check_actions,
     check_initial_agent,
     check_source,
+    check_teachers,
     hub_file,
     is_older,
     learns_q_values,
@@ -111,6 +112,22 @@ REVISION = {"hub": "sb3/dqn-PongNoFrameskip-v4", "revision": "0" * 40}
 )
 def test_imports_that_cannot_be_are_refused_before_anything_runs(source, message):
     assert message in refusal(check_source, "pong", source, "paper2015")
+
+
+def test_a_teacher_that_cannot_be_is_named_where_it_is_said(tmp_path):
+    settings = {"source": "none.safetensors", "initial_agent": None, "network": "dqn"}
+    config = {"teacher": {"games": {"pong": settings}}, "networks": {"dqn": {}}, "protocol": "paper2015"}
+    for game, key in (("pong", "teacher.games.pong.source"), ("qbert", "teacher.source")):
+        assert refusal(check_teachers, {game: settings}, config).startswith(f"{key}: none.safetensors does not exist")
+    zips = {**settings, "source": {"from": "sb3", "path": "none.zip"}}
+    assert refusal(check_teachers, {"pong": zips}, config).startswith("teacher.games.pong.source: from sb3: none.zip")
+    folder = {**settings, "source": str(tmp_path)}
+    assert refusal(check_teachers, {"pong": folder}, config).endswith(
+        "is a folder; allowed: the agent.safetensors in it"
+    )
+    further = {**settings, "source": "train", "initial_agent": "none.safetensors"}
+    said = refusal(check_teachers, {"pong": further}, config)
+    assert said.startswith("teacher.games.pong.initial_agent: none.safetensors does not exist")
 
 
 def test_imports_that_can_be_pass():

@@ -226,7 +226,7 @@ def test_learning_curves_draw_each_agent_and_the_teachers_level() -> None:
 
 def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
     students = {
-        ("pong", "kl/dqn"): [[20.0]],
+        ("pong", "kl/dqn"): [[15.0, 25.0]],
         ("pong", "kl/net3"): [[10.0]],
         ("qbert", "kl/dqn"): [[121.0]],
         ("qbert", "kl/net3"): [[98.0]],
@@ -241,8 +241,12 @@ def test_network_sizes_are_a_row_of_their_own_and_the_figures_axis() -> None:
     assert row["kl/net3.score"] == 61_954
     assert round(row["kl/net3.percent"]) == 4
     axes = scores_against(table, dict.fromkeys(sizes, "kl"), "parameters").axes[0]
-    thick = next(line for line in axes.lines if line.get_label() == "geometric mean")
+    thick, _, intervals = next(drawn for drawn in axes.containers if drawn.get_label() == "geometric mean").lines
     assert np.allclose(thick.get_xydata(), [[61_954, 70], [1_693_362, 110]])
+    (ends,) = (bars.get_segments() for bars in intervals)
+    reach = [[y for _, y in end] for end in ends]
+    assert np.allclose(reach, [[mean[f"kl/{size}.{end}"] for end in ("low", "high")] for size in ("net3", "dqn")])
+    assert reach[1][0] < 110 < reach[1][1]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["net3\n62 k", "dqn\n1,693 k"]
 
 
@@ -405,6 +409,10 @@ def test_online_curves_share_an_axis_and_state_their_unsteadiness() -> None:
     # A teacher from elsewhere has no curve; two seeds are two lines and one entry.
     axes = online_curves({}, {"pong": {"kl_online": [student, student]}}, {"pong": 10.0}, points=4).axes[0]
     assert axes.get_legend_handles_labels()[1] == ["kl_online: 66.7%", "the teacher's"]
+    short = student.iloc[[0, 3]]  # its two points would say how far it rose
+    axes = online_curves({"pong": teacher}, {"pong": {"kl_online": [short]}}, {"pong": 20.0}).axes[0]
+    assert [line.get_label() for line in axes.lines] == ["the teacher's", "kl_online"]
+    assert axes.get_legend().get_title().get_text() == ""
 
 
 def test_what_is_better_one_way_is_worse_the_other_by_as_much():

@@ -355,7 +355,7 @@ except {error.__name__} as end:
         ([], "error: which agent? Give the path of an agent.safetensors"),
         (["{both}"], "error: which game? Name it with --game; this agent plays breakout, pong"),
         (["{both}", "{student}", "--game", "breakout"], "error: {student} does not play breakout; it plays pong"),
-        (["{both}", "--game", "chess"], "error: unknown game 'chess'; allowed: adventure, "),
+        (["{both}", "--game", "chess"], "error: unknown game 'chess', perhaps video_chess; allowed: adventure, "),
         (["missing.safetensors"], "error: missing.safetensors: no such file"),
         (["{student}", "--seconds", "0"], "error: --seconds 0 shows not a single step; allowed: 0.07 or more"),
         (["{student}", "--seconds", "nan"], "error: --seconds nan shows not a single step; allowed: 0.07 or more"),

@@ -156,9 +156,16 @@ def test_nothing_heavy_is_imported_while_parsing(checkout: Checkout) -> None:
     ("change", "message"),
     [
         ({"teacher": {"dqn": {"stepz": 1}}}, "teacher.dqn: unknown key 'stepz' (value 1); allowed: batch_size, "),
-        ({"dataset": {"epsilon": "much"}}, "dataset.epsilon: 'much' is not allowed; allowed: number or array"),
-        ({"game_sets": {"../up": ["pong"]}}, "game_sets: '../up' is not allowed; allowed: text that matches "),
-        ({"game_sets": {"two": ["pong", "pongg"]}}, "game_sets.two[1]: unknown game 'pongg'; allowed: adventure, "),
+        ({"distilation": {}}, "config: unknown key 'distilation' (value {}); allowed: dataset, distillation, "),
+        ({"dataset": {"epsilon": "much"}}, "dataset.epsilon: 'much' is not allowed; allowed: a number or a list"),
+        (
+            {"game_sets": {"../up": ["pong"]}},
+            "game_sets: '../up' is not allowed; allowed: small letters, digits and _, ",
+        ),
+        (
+            {"game_sets": {"two": ["pong", "pongg"]}},
+            "game_sets.two[1]: unknown game 'pongg', perhaps pong; allowed: adventure, ",
+        ),
         (
             {"experiments": {"single_task": {"recipes": ["klx"]}}},
             "experiments.single_task.recipes[0]: unknown recipe 'klx'; allowed: joint_dqn, kl, ",
@@ -222,7 +229,7 @@ IMPORT = {"from": "sb3", "hub": "sb3/dqn-BreakoutNoFrameskip-v4", "revision": "0
             "teacher.source.revision: 'main' is not allowed; allowed: text that matches ",
         ),
         ({"from": "sb3", "path": "none.zip"}, "teacher.source: from sb3: none.zip does not exist"),
-        (7, "teacher.source: 7 is not allowed; allowed: string or object"),
+        (7, "teacher.source: 7 is not allowed; allowed: text or a mapping"),
     ],
     ids=str,
 )

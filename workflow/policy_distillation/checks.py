@@ -55,6 +55,8 @@ def _check_names(config: Mapping[str, Any]) -> None:
             for key in ("variant", "against"):
                 for part in claim[key].split("/") if key in claim else []:
                     known(f"{where}.claims[{index}].{key}", part, parts, "recipe or network")
+            if claim["variant"] == claim.get("against"):
+                raise ConfigError(f"{where}.claims[{index}]: compares {claim['variant']} with itself; allowed: another")
 
 
 def known(key: str, name: str, allowed: Iterable[str], kind: str) -> None:
@@ -142,8 +144,7 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
                 f"{where}: {recipe} has the driver {learning['driver']}, which acts from the second hour on, and of "
                 f"{game} there is one; allowed: 2 or more in dataset.parts times dataset.hours_per_part"
             )
-    regresses = learning["loss"] in ("mse", "advantages")
-    for game in grid.games_in(games) if regresses and learning["acting"] == "sample" else []:
+    for game in grid.games_in(games) if learning["acting"] == "sample" and _regresses(learning["loss"]) else []:
         source = grid.teacher(game)["source"]
         if learns_q_values(game, source):
             raise ConfigError(
@@ -155,6 +156,12 @@ def check_learning(grid: Grid, where: str, games: str, recipe: str) -> None:
         check_snapshots(
             grid, f"{where}: {recipe}", game, f"; or no experiment with {recipe}, such as experiments: {{online: null}}"
         )
+
+
+def _regresses(loss: str) -> bool:
+    from .losses import make_loss  # heavy; few students are sampled
+
+    return make_loss(loss, 1.0, "q_values").regression
 
 
 def check_snapshots(grid: Grid, who: str, game: str, otherwise: str = "") -> None:
@@ -207,6 +214,9 @@ def _teachers(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
 def _check_teachers(grid: Grid) -> None:
     """Runs that would never learn, or break: better refused now than after a day of training."""
     networks = grid.config["networks"]
+    sources = {grid.teacher(game)["source"] == "train" for game in grid.games}
+    if grid.config["teacher"]["initial_agent"] is not None and True not in sources:
+        raise ConfigError("teacher.initial_agent: no teacher is trained here; allowed: null, or teacher.source: train")
     for where, teacher in _teachers(grid):
         check_dqn(f"{where}.dqn", teacher["dqn"])
         pqn = teacher["pqn"]

@@ -16,6 +16,17 @@ import yaml
 SCHEMA = Path(__file__).resolve().parent / "schemas" / "config.schema.yaml"
 
 
+KINDS = {
+    "array": "a list",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "object": "a mapping",
+    "string": "text",
+}
+"""What JSON Schema's types are called in a configuration."""
+
+
 class ConfigError(ValueError):
     """One line for the user: the key, its value and what is allowed."""
 
@@ -68,28 +79,36 @@ def schema_refusal(error: jsonschema.ValidationError, root: str = "config") -> s
     if error.validator == "required":
         missing = sorted(set(rule) - set(value))[0]
         return f"{key}: the key {missing!r} is missing; required: {', '.join(rule)}"
+    kinds = [rule] if isinstance(rule, str) else rule if isinstance(rule, list) else []
     limits = {
-        "enum": ", ".join("null" if each is None else str(each) for each in rule) if isinstance(rule, list) else "",
-        "type": " or ".join(map(str, rule)) if isinstance(rule, list) else str(rule),
+        "enum": ", ".join("null" if kind is None else str(kind) for kind in kinds),
+        "type": " or ".join(KINDS.get(kind, str(kind)) for kind in kinds),
         "minimum": f"{rule} or more",
         "maximum": f"at most {rule}",
         "exclusiveMinimum": f"more than {rule}",
         "exclusiveMaximum": f"less than {rule}",
         "pattern": error.schema.get("description", f"text that matches {rule}"),
-        "minItems": f"at least {rule} entries",
-        "minProperties": f"at least {rule} entries",
+        "minItems": _entries("at least", rule, error.schema.get("maxItems")),
+        "minProperties": _entries("at least", rule),
         "minLength": f"at least {rule} characters",
         "maxLength": f"at most {rule} characters",
-        "maxItems": f"at most {rule} entries",
+        "maxItems": _entries("at most", rule, error.schema.get("minItems")),
         "uniqueItems": "no entry twice",
     }
     if error.validator == "type" and isinstance(value, str) and (number := _number(value)) is not None:
         return f"{key}: {value!r} is text, not a number; write {number!r}, without quotes"
-    return f"{key}: {value!r} is not allowed; allowed: {limits.get(str(error.validator), error.message)}"
+    shown = "null" if value is None else repr(value)
+    return f"{key}: {shown} is not allowed; allowed: {limits.get(str(error.validator), error.message)}"
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _entries(bound: str, count: Any, other: Any = None) -> str:
+    return f"{'exactly' if count == other else bound} {count} {'entry' if count == 1 else 'entries'}"
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return None

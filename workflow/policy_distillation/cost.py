@@ -23,6 +23,8 @@ PLAYING = {"dqn": ("emulator_32", "dqn_forward"), "pqn": ("emulator_64", "pqn_fo
 BENCHMARK = {"dqn_update": 256, "pqn_update": 128, "distill": 128}
 """Batches of the updates whose rates were measured, all with Adam and the network of Mnih et al."""
 NATURE = {"channels": [32, 64, 64], "hidden": 512}
+LONG = 3.0
+"""Hours; what takes less is told in minutes."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def hours(cost: Cost, rates: Mapping[str, float]) -> float:
 
 
 def duration(hours: float) -> str:
-    """Minutes, of what does not take hours."""
-    return f"{hours:,.0f} hours" if hours >= 3 else f"{60 * hours:,.0f} minutes"
+    """For people."""
+    return f"{hours:,.0f} hours" if hours >= LONG else f"{60 * hours:,.0f} minutes"
 
 
 def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any]) -> str:
@@ -149,14 +151,16 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any]) -> str:
     rules: dict[str, list[Cost]] = {}
     for cost in costs:
         rules.setdefault(cost.rule, []).append(cost)
-    lines = [f"{'rule':<20} {'jobs':>7} {'hours':>12} {'disk GB':>10} {'memory GB':>10}"]
+    times = {rule: sum(hours(entry, measured["rates"]) for entry in entries) for rule, entries in rules.items()}
+    unit, factor = ("hours", 1) if sum(times.values()) >= LONG else ("minutes", 60)
+    lines = [f"{'rule':<20} {'jobs':>7} {unit:>12} {'disk GB':>10} {'memory GB':>10}"]
     total = on_gpu = 0.0
     for rule, entries in rules.items():
-        time = sum(hours(entry, measured["rates"]) for entry in entries)
+        time = times[rule]
         total, on_gpu = total + time, on_gpu + time * entries[0].gpu
         disk, memory = sum(entry.disk_gb for entry in entries), max(entry.memory_mb for entry in entries) / 1000
         jobs = sum(entry.jobs for entry in entries)
-        lines.append(f"{rule:<20} {jobs:>7} {time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
+        lines.append(f"{rule:<20} {jobs:>7} {factor * time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
     everything = [entry for entries in rules.values() for entry in entries]
     in_gpu_jobs = f", {duration(on_gpu)} of it in jobs that ask for a GPU" if on_gpu else ""
     machine = measured["machine"]

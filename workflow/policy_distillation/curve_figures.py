@@ -89,6 +89,6 @@ def online_curves(
             if game not in teachers:
                 axes.axhline(levels[game], color="#111111", linewidth=1, linestyle="--", label=TEACHER)
             axes.set_xlabel("fraction of its training")
-            axes.legend(fontsize=8, title="unsteadiness", title_fontsize=8)
+            axes.legend(fontsize=8, title="unsteadiness" if np.isfinite(roughness) else None, title_fontsize=8)
         all_axes[0].set_ylabel("mean return")
     return figure

@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .files import atomic_path
-from .games import camel_case
 from .tables import MEAN_ROW
 
 COLOURS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb"]  # Paul Tol's, safe to most eyes
@@ -34,15 +33,15 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the reader's font
     "svg.hashsalt": "policy distillation",  # equal figures, equal bytes
 }
-TITLES = {"qbert": "Q*bert", MEAN_ROW: "geometric\nmean"}
+TITLES = {"ms_pacman": "Ms. Pac-Man", "qbert": "Q*bert", "riverraid": "River Raid", MEAN_ROW: "geometric\nmean"}
 PANELS_IN_A_ROW = 4
 PAPER, TEACHER = "the paper's", "the teacher's"
 """In legends. No variant can be called so, as any recipe can be called ``teacher``."""
 
 
 def title(game: str) -> str:
-    """A game's name as the paper prints it."""
-    return TITLES.get(game, camel_case(game))
+    """A game's name for people."""
+    return TITLES.get(game, game.replace("_", " ").title())
 
 
 def colours(count: int) -> list[Any]:

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,10 @@ def game_name(spelling: str) -> str:
     for name in FOR_TWO:
         if plain == name.replace("_", ""):
             raise GameError(f"the game {name!r} is for two players, which the emulator cannot play with one agent")
-    raise GameError(f"unknown game {spelling!r}; allowed: {', '.join(known_games())}; or as Gymnasium spells them")
+    close = "".join(f", perhaps {name}" for name in get_close_matches(plain, known_games(), 1))
+    raise GameError(
+        f"unknown game {spelling!r}{close}; allowed: {', '.join(known_games())}; or as Gymnasium spells them"
+    )
 
 
 def camel_case(game: str) -> str:

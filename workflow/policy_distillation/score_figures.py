@@ -117,12 +117,12 @@ def _lines(axes: Axes, rows: pd.DataFrame, variants: Sequence[str], against: str
         style: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1, "elinewidth": 0.7}
         axes.errorbar(beside, value, [below, above], color=colour, label=title(game), **style)
     if scale == "percent":
-        mean, paper = (
-            rows.loc[MEAN_ROW, [f"{variant}.{part}" for variant in variants]].to_numpy(float)
-            for part in ("percent", "percent_paper")
-        )
+        found = [on_scale(rows.loc[[MEAN_ROW]], variant, scale) for variant in variants]
+        mean, below, above = np.concatenate(found, axis=1)
+        paper = rows.loc[MEAN_ROW, [f"{variant}.percent_paper" for variant in variants]].to_numpy(float)
         if np.isfinite(mean).any() and len(games) > 1:
-            axes.plot(places, mean, "o-", color="#111111", linewidth=2.2, label="geometric mean")
+            style = {"fmt": "o-", "linewidth": 2.2, "elinewidth": 1.2, "zorder": 3}
+            axes.errorbar(places, mean, [below, above], color="#111111", label="geometric mean", **style)
         if np.isfinite(paper).any():
             axes.plot(places, paper, "D", color="white", markeredgecolor="#111111", label=PAPER)
     axes.axhline(100, color="#111111", linewidth=1, linestyle="--")

@@ -175,14 +175,20 @@ def source_path(game: str, source: str) -> Path:
     return REFERENCE / game / "agent.safetensors" if source == "reference" else Path(source)
 
 
-def check_source(game: str, source: Source, protocol: str) -> None:
-    """Raise SourceError unless a game's teacher is to be trained, or its file is whole and plays the game."""
+def check_source(game: str, source: Source, protocol: str, key: str = "teacher.source") -> None:
+    """Raise SourceError unless a game's teacher is to be trained, or its file is whole and plays the game.
+
+    Args:
+        key: where the source is said.
+    """
     if source == "train":
         return
     if not isinstance(source, str):
-        return check_import(source)
+        return check_import(source, f"{key}: from {source['from']}")
     path = source_path(game, source)
-    key = f"teacher.source: {source}" if source == "reference" else "teacher.source"
+    key = f"{key}: {source}" if source == "reference" else key
+    if path.is_dir():
+        raise SourceError(f"{key}: {path} is a folder; allowed: the agent.safetensors in it")
     if not path.is_file():
         have = ", ".join(sorted(folder.parent.name for folder in REFERENCE.glob("*/agent.safetensors"))) or "none"
         raise SourceError(f"{key}: {path} does not exist; reference teachers here: {have}; or use `train` or a path")
@@ -191,25 +197,34 @@ def check_source(game: str, source: Source, protocol: str) -> None:
     _check_agent(key, path, game, protocol)
 
 
-def check_teachers(
-    teachers: Mapping[str, Mapping[str, Any]], networks: Mapping[str, Mapping[str, Any]], protocol: str
-) -> None:
+def check_teachers(teachers: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any]) -> None:
     """Raise SourceError unless every game's teacher can be had; ``teachers`` holds the settings of each game's."""
     for game, teacher in teachers.items():
-        check_source(game, teacher["source"], protocol)
-        check_initial_agent(game, teacher, networks[teacher["network"]], protocol)
+        own, network = config["teacher"]["games"].get(game, {}), config["networks"][teacher["network"]]
+        source, initial = (
+            f"teacher.games.{game}.{key}" if key in own else f"teacher.{key}" for key in ("source", "initial_agent")
+        )
+        check_source(game, teacher["source"], config["protocol"], source)
+        check_initial_agent(game, teacher, network, config["protocol"], initial)
 
 
-def check_initial_agent(game: str, teacher: Mapping[str, Any], network: Mapping[str, Any], protocol: str) -> None:
+def check_initial_agent(
+    game: str,
+    teacher: Mapping[str, Any],
+    network: Mapping[str, Any],
+    protocol: str,
+    key: str = "teacher.initial_agent",
+) -> None:
     """Raise SourceError unless a game's training can go on from ``initial_agent``, if one is named.
 
     Args:
         teacher: the game's settings.
         network: the sizes of the network that they name.
+        key: where the agent is said.
     """
     if teacher["source"] != "train" or teacher["initial_agent"] is None:
         return
-    key, path = "teacher.initial_agent", Path(teacher["initial_agent"])
+    path = Path(teacher["initial_agent"])
     if not path.is_file():
         raise SourceError(f"{key}: {path} does not exist; allowed: the path of an agent.safetensors, or null")
     metadata = _check_agent(key, path, game, protocol)

@@ -244,9 +244,10 @@ def probability_of_improvement(
 def unsteadiness(curve: Returns, points: int) -> float:
     """Mean absolute change between neighbours of ``points`` evenly spaced points of a learning curve.
 
-    Curves with different numbers of evaluations are comparable at the same number of points. NaN for a single point.
+    Curves with different numbers of evaluations are comparable at the same number of points. NaN for fewer than four,
+    which say little more than how far a curve rose.
     """
-    if points < 2:
+    if points < 4:
         return float("nan")
     picked = curve[np.linspace(0, len(curve) - 1, points).round().astype(int)]
     return float(np.abs(np.diff(picked)).mean())

@@ -72,13 +72,14 @@ try:
     grid = Grid(config)
     if workflow.is_main_process:  # its jobs may be on machines where teachers' files are not
         check_config(config)
-        check_teachers({game: grid.teacher(game) for game in grid.games}, config["networks"], config["protocol"])
+        check_teachers({game: grid.teacher(game) for game in grid.games}, config)
     for argument in command.rest if command else []:
         check_target(grid, argument)
         if workflow.modifier.is_main_snakefile():  # another workflow's own targets are its own affair
             check_place(grid, argument)
 except (ConfigError, SourceError) as error:
-    raise WorkflowError(f"config: {error}")
+    told = str(error).removeprefix("config: ")
+    raise WorkflowError(f"config: {told}")
 
 
 # Jobs that run here share what the machine has, unless --resources says otherwise. One that asks for more runs alone.

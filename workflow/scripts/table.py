@@ -67,6 +67,8 @@ with logging_to(snakemake.log[0]):
         {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
         [sidecars[path] for path in files.randoms],
     )
+    if facts["against"] == "parameters":
+        said.append(f"Parameters are counted as the paper counts them, with {len(LEGAL_ACTIONS)} actions a game.")
     if strangers := unjudged(scores, facts["claims"]):
         said.append(
             f"Claims not judged, as their variants are not here ({', '.join(scores.variants)}): "

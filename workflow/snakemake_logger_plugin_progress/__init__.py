@@ -2,8 +2,8 @@
 
     PYTHONPATH=workflow snakemake --logger progress --profile profiles/demo all
 
-In a dry run, -n, one line says how many jobs of which rules would run. What goes wrong is reported in full; the rest is in
-.snakemake/log, as always.
+In a dry run, -n, one line says how many jobs of which rules would run. What goes wrong is reported in full; the rest
+is in .snakemake/log, as always.
 """
 
 from __future__ import annotations

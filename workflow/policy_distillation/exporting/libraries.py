@@ -6,6 +6,7 @@ tensors are called is what :mod:`policy_distillation.importing.libraries` reads,
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium
@@ -54,10 +55,11 @@ def named_tensors(agent: Agent, library: str) -> dict[str, Tensor]:
     """An agent's parameters under the names that a library gives them. Raises ExportError unless it has its network."""
     (game,) = agent.actions
     readout = agent.readouts[game]
-    if agent.network != NATURE or readout != Readout(outputs=readout.outputs):
+    own, wanted = asdict(agent.network) | asdict(readout), asdict(NATURE) | asdict(Readout(outputs=readout.outputs))
+    if other := [f"{name} {value}" for name, value in own.items() if value != wanted[name]]:
         raise ExportError(
             f"{library} has one network, dqn (32, 64 and 64 filters, 512 units, no layer norm), and acts greedily; "
-            f"this agent is {agent.network}, {readout}"
+            f"this agent has {', '.join(other)}"
         )
     declaration: Declaration = LIBRARIES[library].declarations[0]
     assert declaration.output is not None
