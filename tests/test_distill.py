@@ -868,6 +868,16 @@ def test_batches_are_copied_without_waiting():
     assert waits == [False, False]
 
 
+def test_means_over_millions_of_updates_are_means():
+    """In float32 one more than 2**24 is 2**24."""
+    student = Student(Agent(TINY, {"breakout": [0, 1, 3, 4]}), RECIPE, "float32")
+    student.sums += torch.tensor([0.5, 0.25, 1.0], dtype=torch.float64) * 2**24
+    for _ in range(2):
+        student.update("breakout", torch.zeros(8, 4, 84, 84, dtype=torch.uint8), torch.randn(8, 4))
+    assert student.sums[2] == 2**24 + 2
+    assert student.facts() == {"loss": pytest.approx(0.5, 1e-5), "agreement": pytest.approx(0.25, 1e-5)}
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("window", ["cuda", "cpu"])

@@ -228,18 +228,20 @@ def test_starts_teacher_needs_a_teacher():
 
 
 @pytest.mark.parametrize(
-    ("episodes", "envs", "epsilon", "message"),
+    ("numbers", "message"),
     [
-        (5, 2, 0.0, r"episodes \(5\) must be a multiple of envs \(2\)"),
-        (0, 1, 0.0, "episodes is 0; allowed: 1 or more"),
-        (4, -2, 0.0, "envs is -2; allowed: 1 or more"),
-        (4, 2, 1.5, "epsilon is 1.5, no probability; allowed: 0 to 1"),
-        (4, 2, math.nan, "epsilon is nan, no probability; allowed: 0 to 1"),
+        ((5, 2, 0.0), r"episodes \(5\) must be a multiple of envs \(2\)"),
+        ((0, 1, 0.0), "episodes is 0; allowed: 1 or more"),
+        ((4, -2, 0.0), "envs is -2; allowed: 1 or more"),
+        ((4, 2, 1.5), "epsilon is 1.5, no probability; allowed: 0 to 1"),
+        ((4, 2, math.nan), "epsilon is nan, no probability; allowed: 0 to 1"),
+        ((4, 2, 0.0, "human"), "starts is 'human'; allowed: noop, teacher"),
+        ((4, 2, 0.0, "teacher"), "teacher_steps is 0 under starts: teacher; allowed: 1 or more"),
     ],
 )
-def test_an_evaluation_that_cannot_be_is_refused(episodes, envs, epsilon, message):
+def test_an_evaluation_that_cannot_be_is_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
-        Evaluation(episodes, envs, epsilon)
+        Evaluation(*numbers)
 
 
 def test_a_game_that_the_agent_does_not_play_is_refused():

@@ -94,9 +94,18 @@ def test_a_gpu_that_is_not_there_is_one_line_of_a_command() -> None:
     command = [sys.executable, "-m", "policy_distillation", "evaluate", agent, "--device", "cuda"]
     blind = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT / "workflow")}
     done = subprocess.run(command, env=blind, capture_output=True, text=True, timeout=300)
-    here = "this machine has no GPU that PyTorch can use; allowed: auto, cpu"
+    here = "PyTorch finds no GPUs on this machine; allowed: auto, cpu"
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: device: 'cuda' is not allowed: {here}\n"
+
+
+def test_jobs_on_the_cpu_hide_the_gpu_before_they_ask_what_there_is() -> None:
+    """Else each of them starts CUDA, and says of a GPU that it computed."""
+    scripts = [path.read_text() for path in (ROOT / "workflow/scripts").glob("*.py")]
+    asking = [text for text in scripts if "provenance()" in text and 'job_device("cpu")' in text]
+    assert len(asking) == 2
+    for text in asking:
+        assert text.index('job_device("cpu")') < text.index("provenance()")
 
 
 def test_a_second_gpu_is_not_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +114,7 @@ def test_a_second_gpu_is_not_the_third(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.set_device", current.append)
     assert select_device("cuda:1").index == 1
     assert current == [torch.device("cuda:1")]  # captures are made on the current one
-    with pytest.raises(ValueError, match="2 GPUs, from cuda:0 to cuda:1"):
+    with pytest.raises(ValueError, match=r"finds 2 GPUs on this machine; allowed: auto, cpu, cuda:0, cuda:1$"):
         select_device("cuda:2")
 
 

@@ -320,6 +320,13 @@ def test_an_agent_is_trained_further_from_where_it_was(tmp_path, initial):
     assert metadata["steps"] == 96
 
 
+def test_the_moments_are_those_of_each_slots_newest_frame_exactly():
+    rollout = pqn.Rollout.empty(3, 2, torch.device("cpu"))
+    rollout.observations.copy_(torch.randint(0, 256, rollout.observations.shape, dtype=torch.uint8))
+    pixels = rollout.observations[:, :, 3].double()
+    assert rollout.pixel_moments() == (pixels.mean().item(), pixels.square().mean().item())
+
+
 def test_an_agent_is_trained_further_on_standardised_inputs(tmp_path, monkeypatch, initial):
     seen = []
     monkeypatch.setattr(pqn, "update", lambda agent, *rest: (seen.append(float(agent.shift)), update(agent, *rest))[1])

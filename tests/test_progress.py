@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from policy_distillation import progress as module
 from policy_distillation.progress import Progress
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 @pytest.fixture
@@ -68,6 +69,22 @@ def test_resumed_progress_continues_rows_and_seconds(tmp_path, clock, capsys):
     assert table["seconds"].tolist() == [30, 47]
     assert table["loss"].tolist() == [1.0, 0.5]
     assert "resuming at update 150 of 1,000" in capsys.readouterr().out
+
+
+def test_tensorboard_keeps_the_row_of_the_step_that_the_state_holds(tmp_path):
+    """And forgets those after it, which the resumed run makes anew."""
+    csv = tmp_path / "progress.csv"
+    earlier = Progress(100, "update", csv, [])
+    for loss in (1.0, 2.0, 9.0):
+        earlier.advance(30)
+        earlier.record({"loss": loss})
+    earlier.close()
+    later = Progress(100, "update", csv, earlier.rows[:2], done=60)
+    later.advance(40)
+    later.record({"loss": 3.0})
+    later.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(30, 1.0), (60, 2.0), (100, 3.0)]
 
 
 def test_what_tensorboard_cannot_write_undoes_nothing(tmp_path, monkeypatch, capsys):

@@ -83,7 +83,7 @@ def action_ids(game: str, protocol: Protocol) -> list[int]:
 
 
 def slot_seeds(seed: int | Sequence[int], num_envs: int) -> NDArray[np.int64]:
-    """Distinct emulator seeds, one per slot, from any seed or tuple of seeds (run, part, ...)."""
+    """Emulator seeds, one per slot, from any seed or tuple of seeds (run, part, ...); two may be alike by chance."""
     return np.random.SeedSequence(seed).generate_state(num_envs).astype(np.int64) & 0x7FFFFFFF
 
 

@@ -96,7 +96,7 @@ class Student:
             recipe.filters_learning_rate,
         )
         self._losses = {game: recipe.loss_for((outputs or {}).get(game, "q_values")) for game in agent.actions}
-        self.sums = torch.zeros(3, device=agent.device)  # loss, agreement and updates
+        self.sums = torch.zeros(3, dtype=torch.float64, device=agent.device)  # loss, agreement, updates: of millions
         self._steps = {game: Captured(partial(self._step, game)) for game in agent.actions}
 
     def update(self, game: str, observations: Tensor, teacher_q: Tensor) -> Tensor:
@@ -165,13 +165,10 @@ def learn(
     """
     recipe, games = student.recipe, list(windows)
     per_hour = recipe.updates_per_hour * len(games)
-    span = windows[games[0]].hours
-    hour = max(0, update // per_hour - span + 1)  # that enters next
     while True:
-        while hour <= update // per_hour:
+        while (hour := windows[games[0]].next_hour) <= update // per_hour:
             for game in games:
                 windows[game].push(*hours.hour(game, hour))
-            hour += 1
         if update == 0 and recipe.input_scaling == "standardised":
             student.standardise_inputs([window.pixel_moments() for window in windows.values()])
         game = games[update % len(games)]

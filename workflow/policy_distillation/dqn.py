@@ -41,7 +41,7 @@ class DQN:
     warmup_steps: int
     """Steps per game before the first update, played at ``epsilon_start``."""
     train_every: int
-    """Agent steps per update. With more emulators than this, several updates follow each vector step."""
+    """Agent steps, of all games, per update. With more emulators than this, several updates follow a vector step."""
     batch_size: int
     discount: float
     n_step: int
@@ -49,7 +49,7 @@ class DQN:
     double: bool
     """Let the online network choose the bootstrap action (van Hasselt et al. 2016)."""
     target_update_every: int
-    """Updates between copies of the online network to the target network."""
+    """Updates, on all games, between copies of the online network to the target network."""
     optimizer: str
     """``rmsprop`` (centred, as in the paper), ``adam`` or ``muon``."""
     learning_rate: float
@@ -57,9 +57,9 @@ class DQN:
     epsilon_start: float
     epsilon_end: float
     epsilon_decay_steps: int
-    """Steps over which exploration falls linearly."""
+    """Steps per game, after its warm-up, over which exploration falls linearly."""
     evaluate_every: int
-    """Steps between evaluations, after each of which the best agent so far is kept."""
+    """Steps, over all games, between evaluations, after each of which the best agent so far is kept."""
     longest_exploration: int = 1
     """Most steps that a random action is repeated (:class:`~policy_distillation.acting.LastingExploration`)."""
     input_scaling: str = "unit"

@@ -59,6 +59,10 @@ class Evaluation:
                 raise ValueError(f"{name} is {number}; allowed: 1 or more")
         if self.episodes % self.envs:
             raise ValueError(f"episodes ({self.episodes}) must be a multiple of envs ({self.envs})")
+        if self.starts not in ("noop", "teacher"):
+            raise ValueError(f"starts is {self.starts!r}; allowed: noop, teacher")
+        if self.starts == "teacher" and self.teacher_steps < 1:
+            raise ValueError(f"teacher_steps is {self.teacher_steps} under starts: teacher; allowed: 1 or more")
         if not 0 <= self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon:g}, no probability; allowed: 0 to 1")
 

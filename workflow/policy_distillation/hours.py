@@ -46,12 +46,11 @@ class RecordedHours:
                 self.teachers[game] = part.teacher
                 self.digests[game].append(part.content)
         self.close()
-        protocols = [part.protocol for part in self.first.values()]
-        for part in self.first.values():
-            if part.protocol != protocols[0]:
-                one = next(iter(self.first.values()))
+        one, *others = self.first.values()
+        for part in others:
+            if part.protocol != one.protocol:
                 raise DatasetError(f"{part.path}: its protocol differs from that of {one.path}")
-        self.protocol = protocols[0]
+        self.protocol = one.protocol
         self.count = min(part.hours * len(parts[game]) for game, part in self.first.items())
         """Hours of play that every game has."""
 
@@ -145,7 +144,8 @@ class DrivenHours:
 
     def files(self, since: int) -> list[Path]:
         """Where the hours lie that were played, from this one on."""
-        last = {game: state["hour"] for game, state in self.state_dict().items()}
+        last = {game: state["hour"] for game, state in self._saved.items()}
+        last |= {game: driven.hour for game, driven in self._games.items()}
         return [self._path(game, hour) for game in last for hour in range(max(1, since), last[game] + 1)]
 
     def forget(self, before: int | None = None) -> None:
@@ -175,13 +175,13 @@ class _DrivenGame:
         self._settings = replace(Dataset(**like.settings), hours_per_part=1)
         self._teacher = load_teacher(teacher_path, like.game, like.protocol["name"], device)
         self._digest = file_digest(teacher_path)
-        self._hour = 0
+        self.hour = 0
         self._before: dict[str, Any] | None = None  # the play when the hour began that is being recorded
         self.play = Play(like.game, PROTOCOLS[like.protocol["name"]], like.slots, seed, stop)
         if state is None:
             self.play.start_anywhere(self._teacher, self._settings.epsilons, self._settings.warmup_steps)
         else:
-            self._hour = state["hour"]
+            self.hour = state["hour"]
             self.play.load_state_dict(state["play"])
 
     def record(self, path: Path, hour: int, seed: int, driver: Agent, share: float) -> None:
@@ -190,7 +190,7 @@ class _DrivenGame:
         driven = int(len(self.play.steps) * share)
         self._before = self.play.state_dict()
         record(self.play, self._teacher, self._settings, path, attributes, driver, driven)
-        self._before, self._hour = None, hour
+        self._before, self.hour = None, hour
 
     def state_dict(self) -> dict[str, Any]:
-        return {"hour": self._hour, "play": self._before or self.play.state_dict()}
+        return {"hour": self.hour, "play": self._before or self.play.state_dict()}

@@ -145,8 +145,9 @@ class Rollout:
 
     def pixel_moments(self) -> tuple[float, float]:
         """Mean and mean square of the newest frames' pixels."""
-        pixels = self.observations[:, :, -1].double()
-        return float(pixels.mean()), float(pixels.square().mean())
+        counts = torch.bincount(self.observations[:, :, -1].flatten(), minlength=256).double().cpu()
+        values, count = torch.arange(256, dtype=torch.float64), counts.sum()
+        return float(counts @ values / count), float(counts @ values.square() / count)
 
 
 def learn(

@@ -43,7 +43,7 @@ class Progress:
         from torch.utils.tensorboard import SummaryWriter  # who plays or exports need not have it
 
         self.rows, self._unit, self._csv, self._total = rows, unit, csv, total
-        self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done)
+        self._board = SummaryWriter(str(csv.parent / "tensorboard"), purge_step=done + 1)
         self._tracked = Tracker(tracker, csv.parent, facts or {}) if tracker else None
         self._bar = tqdm(total=total, initial=done, unit=unit, unit_scale=True, disable=not sys.stderr.isatty())
         self._done, self._start, self._first = done, time.monotonic(), done

@@ -128,9 +128,10 @@ class Run:
         """Units done so far."""
         self.saved = self.done
         """Units that the newest state holds."""
-        self._before, self._learnt, self._rows = self.done, saved["learnt"], saved["rows"]
+        self._learnt, self._rows = saved["learnt"], saved["rows"]
         self._start = time.monotonic() - saved["seconds"]  # as if it had never been interrupted
         self._unscored: dict[str, Any] | None = saved["unscored"]
+        self._before: int = self._unscored["before"] if self._unscored else self.done
         self._loss: Tensor | None = None
         self._began = False  # an algorithm asks for its parts, and changes them, from its first turn on
         self.stop = StopSignal()
@@ -223,7 +224,7 @@ class Run:
         """The turn that was being scored when a signal came; nothing has happened since."""
         assert self._unscored is not None
         facts: dict[str, float] = self._unscored["facts"]
-        self._before, self._turn, self._unscored = self._unscored["before"], Turn(0, None, lambda: facts), None
+        self._turn, self._unscored = Turn(0, None, lambda: facts), None
         return self._turn
 
     def passes(self, period: int) -> bool:
@@ -236,8 +237,7 @@ class Run:
 
     def shares_over(self, count: int) -> range:
         """Which of them earlier turns completed, when the run begins or goes on: not that of a turn to score again."""
-        done = self._unscored["before"] if self._unscored else self.done
-        return range(min(count, done * count // self.total))
+        return range(min(count, self._before * count // self.total))
 
     def score(self, score: Callable[[StopSignal], Mapping[str, float]]) -> None:
         """Add a row to the learning curve: what the last turn says of itself, and what ``score`` finds by playing.

@@ -48,7 +48,8 @@ class Window:
         self.frames = torch.empty((rows, PIXELS), dtype=torch.uint8, device=device)
         self.ages = torch.zeros(rows, dtype=torch.uint8, device=device)
         self.q_values = torch.zeros((rows, len(part.action_ids)), dtype=torch.float32, device=device)
-        self._next = first_hour % hours
+        self.next_hour = first_hour
+        """Of the whole play: the one that enters next."""
 
     @staticmethod
     def size(part: Part, hours: int, fraction: float) -> int:
@@ -60,7 +61,8 @@ class Window:
     def push(self, part: Part, hour: int) -> None:
         """Let an hour of a part enter; once the window is full the oldest hour leaves."""
         start, places = hour * self._times_per_hour, len(self._kept)
-        here = slice(self._next * places, (self._next + 1) * places)
+        place = self.next_hour % self.hours
+        here = slice(place * places, (place + 1) * places)
         frames, times = self.frames.view(-1, self.slots, PIXELS)[here], start + self._kept
         first = start + 1 - STACK
         while first < start + self._times_per_hour:  # a chunk at a time: an hour may be gigabytes
@@ -74,7 +76,7 @@ class Window:
         self.ages.view(-1, self.slots)[here] = torch.from_numpy(part.ages[start + labelled])
         q_values = part.read("q_values", start, start + self._times_per_hour)[labelled]
         self.q_values.view(-1, self.slots, q_values.shape[-1])[here] = torch.from_numpy(q_values)
-        self._next = (self._next + 1) % self.hours
+        self.next_hour += 1
         self.filled = min(self.filled + 1, self.hours)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -91,7 +93,7 @@ class Window:
     def pixel_moments(self) -> tuple[float, float]:
         """Mean and mean square of the pixels of the newest hour."""
         places = len(self._kept) * self.slots
-        first = (self._next - 1) % self.hours * places
+        first = (self.next_hour - 1) % self.hours * places
         return pixel_moments(self.frames, first + (STACK - 1) * self.slots, first + places - 1)
 
 

@@ -63,8 +63,9 @@ def select_device(name: str) -> torch.device:
         raise ValueError(f"device: {name!r} is not allowed; allowed: auto, cpu, cuda, cuda:1, ...")
     device, count = torch.device(name), torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        here = "no GPU that PyTorch can use" if not count else f"{count} GPUs, from cuda:0 to cuda:{count - 1}"
-        raise ValueError(f"device: {name!r} is not allowed: this machine has {here}; allowed: auto, cpu")
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{number}" for number in range(count))])
+        here = f"PyTorch finds {count or 'no'} GPU{'s' * (count != 1)}"
+        raise ValueError(f"device: {name!r} is not allowed: {here} on this machine; allowed: {allowed}")
     if device.index:  # streams, captures and the GPU's name are of the current one
         torch.cuda.set_device(device)
     return device

@@ -19,8 +19,8 @@ from policy_distillation.training import computed, prepare_process, select_devic
 ABOUT = ("kind", "digest", "seed", "network", "settings", "commit", "hardware", "begun_by", "data", "teacher_outputs")
 with logging_to(snakemake.log[0]):
     prepare_process(snakemake.params.seed, snakemake.threads)
-    made_by = provenance()
     device = select_device(job_device("cpu"))
+    made_by = provenance()  # which starts CUDA, where a GPU is to be seen
     precision = select_precision(snakemake.config["machine"]["precision"], device)
     evaluation, game = Evaluation(**snakemake.params.evaluation), snakemake.wildcards.game
     if snakemake.input.agent:
