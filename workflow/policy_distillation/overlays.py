@@ -124,12 +124,13 @@ def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
             raise ConfigError(f"{path}: {error}") from None
         experiments = content.get("experiments")
         if isinstance(experiments, Mapping):
-            known = config.get("experiments", {})
-            for name in [name for name, entry in experiments.items() if entry is None and name not in known]:
-                raise ConfigError(
-                    f"{path}: experiments.{name}: null leaves an experiment out, and there is none of this name; "
-                    f"allowed: {', '.join(sorted(known))}"
-                )
+            known = config.get("experiments")
+            for name, entry in experiments.items():
+                if entry is None and isinstance(known, dict) and name not in known:
+                    raise ConfigError(
+                        f"{path}: experiments.{name}: null leaves an experiment out, and there is none of this name; "
+                        f"allowed: {', '.join(sorted(known))}"
+                    )
             hidden = {name for name in {*hidden, *experiments} if experiments.get(name, None) is None}
             shown = {name: entry for name, entry in experiments.items() if entry is not None}
             content = {**content, "experiments": shown}
