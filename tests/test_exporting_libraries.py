@@ -92,7 +92,8 @@ def test_stable_baselines3_plays_as_the_agent_does(agent, tmp_path):
 def test_other_agents_are_refused(network, readout, other, tmp_path):
     agent = Agent(network, {"pong": PONG}, {"pong": readout})
     for export, library in ((export_cleanrl, "cleanrl"), (export_sb3, "sb3")):
-        with pytest.raises(ExportError, match=f"{library} has one network, dqn .* greedily; this agent has {other}$"):
+        told = f"{library} has one network, dqn .*, and acts greedily; this agent has {other}$"
+        with pytest.raises(ExportError, match=told):
             export(agent, tmp_path / "model")
     assert not list(tmp_path.iterdir())
 

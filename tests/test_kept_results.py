@@ -94,7 +94,7 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, expe
             expected.append(f"{percent:.1f} [{low:.1f}, {high:.1f}]" if np.isfinite(percent) else "none")
             if table[f"{variant}.percent_paper"].notna().any():
                 expected.append(f"{paper:.1f}" if np.isfinite(paper) else "")
-        found = next(cells for cells in shown if cells[0] == row["game"])
+        (found,) = (cells for cells in shown if cells[0] == row["game"] and len(cells) == 3 + len(expected))
         assert found[3:] == expected, row["game"]
         if row["game"] != MEAN_ROW:
             played = pd.read_csv(run / f"teachers/{row['game']}/seed0/scores/{row['game']}.csv")["return"]

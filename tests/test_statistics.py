@@ -260,3 +260,4 @@ def test_unsteadiness_does_not_depend_on_how_often_a_curve_was_measured() -> Non
     assert unsteadiness(coarse, 11) == unsteadiness(fine, 11) == pytest.approx(1.0)
     assert unsteadiness(np.array([0.0, 4.0, 0.0, 4.0]), 4) == 4.0
     assert np.isnan(unsteadiness(np.array([1.0, 2.0, 3.0]), 3))
+    assert np.isnan(unsteadiness(np.array([1.0]), 1))

@@ -214,8 +214,8 @@ def _teachers(grid: Grid) -> Iterator[tuple[str, dict[str, Any]]]:
 def _check_teachers(grid: Grid) -> None:
     """Runs that would never learn, or break: better refused now than after a day of training."""
     networks = grid.config["networks"]
-    trained = [game for game in grid.games if grid.teacher(game)["source"] == "train"]
-    if grid.config["teacher"]["initial_agent"] is not None and not trained:
+    trains = any(grid.teacher(game)["source"] == "train" for game in grid.games)
+    if grid.config["teacher"]["initial_agent"] is not None and not trains:
         raise ConfigError("teacher.initial_agent: no teacher is trained here; allowed: null, or teacher.source: train")
     for where, teacher in _teachers(grid):
         check_dqn(f"{where}.dqn", teacher["dqn"])

@@ -152,15 +152,14 @@ def cost_table(costs: Iterable[Cost], measured: Mapping[str, Any]) -> str:
     for cost in costs:
         rules.setdefault(cost.rule, []).append(cost)
     times = {rule: sum(hours(entry, measured["rates"]) for entry in entries) for rule, entries in rules.items()}
-    unit, factor = ("hours", 1) if sum(times.values()) >= LONG else ("minutes", 60)
+    total = sum(times.values())
+    on_gpu = sum(times[rule] * entries[0].gpu for rule, entries in rules.items())
+    unit, factor = ("hours", 1) if total >= LONG else ("minutes", 60)
     lines = [f"{'rule':<20} {'jobs':>7} {unit:>12} {'disk GB':>10} {'memory GB':>10}"]
-    total = on_gpu = 0.0
     for rule, entries in rules.items():
-        time = times[rule]
-        total, on_gpu = total + time, on_gpu + time * entries[0].gpu
         disk, memory = sum(entry.disk_gb for entry in entries), max(entry.memory_mb for entry in entries) / 1000
         jobs = sum(entry.jobs for entry in entries)
-        lines.append(f"{rule:<20} {jobs:>7} {factor * time:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
+        lines.append(f"{rule:<20} {jobs:>7} {factor * times[rule]:>12,.1f} {disk:>10,.1f} {memory:>10,.1f}")
     everything = [entry for entries in rules.values() for entry in entries]
     in_gpu_jobs = f", {duration(on_gpu)} of it in jobs that ask for a GPU" if on_gpu else ""
     machine = measured["machine"]

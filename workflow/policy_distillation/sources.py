@@ -145,13 +145,12 @@ def hub_file(source: Mapping[str, Any]) -> str:
     )
 
 
-def check_import(source: Mapping[str, Any], key: str | None = None) -> None:
+def check_import(source: Mapping[str, Any], key: str) -> None:
     """Raise SourceError unless the keys fit each other and the local files exist. The job itself reads them.
 
     Args:
-        key: where the source stands, for the message, if not in the configuration.
+        key: where the source is said.
     """
-    key = key or f"teacher.source: from {source['from']}"
     if ("path" in source) == ("hub" in source):
         raise SourceError(f"{key}: give either 'path', a file, or 'hub' and 'revision'")
     for name in ("revision", "file"):

@@ -67,8 +67,6 @@ with logging_to(snakemake.log[0]):
         {game: sidecars[path] for game, path in zip(facts["games"], files.teachers, strict=True)},
         [sidecars[path] for path in files.randoms],
     )
-    if facts["against"] == "parameters":
-        said.append(f"Parameters are counted as the paper counts them, with {len(LEGAL_ACTIONS)} actions a game.")
     if strangers := unjudged(scores, facts["claims"]):
         said.append(
             f"Claims not judged, as their variants are not here ({', '.join(scores.variants)}): "
@@ -84,6 +82,8 @@ with logging_to(snakemake.log[0]):
         print(content.to_string())
     for text in [*(f"{row.game}: {row.note}" for row in table.itertuples() if row.note), *said]:
         print(f"WARNING: {text}")
+    if facts["against"] == "parameters":
+        said.append(f"Parameters are counted as the paper counts them, with {len(LEGAL_ACTIONS)} actions a game.")
     readable = {
         "Mean score: percentage of the teacher's [95% interval].": of_teachers(table, scores.variants),
         "Percent of the way from a random agent's score to the teacher's [95% interval].": normalised(
