@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -118,6 +119,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy what a file holds, by :func:`atomic_path`."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def discard(path: Path) -> None:

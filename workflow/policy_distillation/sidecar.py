@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .files import atomic_path, file_digest, strict_json
+from .files import atomic_path, copy_file, file_digest, strict_json
 from .provenance import provenance
 
 
@@ -49,6 +48,5 @@ def read_sidecar(csv: Path) -> dict[str, Any]:
 
 def copy_with_sidecar(csv: Path, copy: Path) -> None:
     """Copy a CSV and what is known of what made it."""
-    for source, target in ((csv, copy), (sidecar_path(csv), sidecar_path(copy))):
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+    copy_file(csv, copy)
+    copy_file(sidecar_path(csv), sidecar_path(copy))

@@ -131,8 +131,12 @@ def snapshot(folder: Path, share: float) -> Path:
     return reached[-1] if reached else kept[0][1]
 
 
-def hub_file(source: Mapping[str, Any]) -> str:
-    """The name of an agent's file in its repository on the hub: as given, or as the library names it."""
+def hub_file(source: Mapping[str, Any], key: str = "teacher.source") -> str:
+    """The name of an agent's file in its repository on the hub: as given, or as the library names it.
+
+    Args:
+        key: where the source is said.
+    """
     repository = str(source["hub"]).split("/")[-1]
     if "file" in source:
         return str(source["file"])
@@ -140,9 +144,7 @@ def hub_file(source: Mapping[str, Any]) -> str:
         return f"{repository}.zip"
     if source.get("from") == "cleanrl" and repository.count("-") >= 2:  # .../PongNoFrameskip-v4-dqn_atari-seed1
         return f"{repository.split('-')[-2]}.cleanrl_model"
-    raise SourceError(
-        f"teacher.source: {source['hub']} is on the hub, so the key 'file' (--hub-file) must name the file in it"
-    )
+    raise SourceError(f"{key}: {source['hub']} is on the hub, so the key 'file' (--hub-file) must name the file in it")
 
 
 def check_import(source: Mapping[str, Any], key: str) -> None:
@@ -159,7 +161,7 @@ def check_import(source: Mapping[str, Any], key: str) -> None:
     if "hub" in source:
         if "revision" not in source:
             raise SourceError(f"{key}: {source['hub']} needs a 'revision', the commit that you looked at")
-        hub_file(source)
+        hub_file(source, key)
     if (source["from"] == "mapping") != ("mapping" in source):
         raise SourceError(f"{key}: 'mapping', a YAML file that describes the network, belongs to 'from: mapping'")
     for name in imported_files(source):
@@ -263,9 +265,9 @@ def check_actions(game: str, source: Source, protocol: str) -> None:
     from .protocols import PROTOCOLS
 
     path = source_path(game, source)
-    have, need = _metadata(path, "teacher.source")["actions"][game], action_ids(game, PROTOCOLS[protocol])
+    have, need = read_metadata(path)["actions"][game], action_ids(game, PROTOCOLS[protocol])
     if have != need:
-        raise SourceError(f"teacher.source: {path} has the actions {have} for {game}, the emulator {need}")
+        raise SourceError(f"{path}: has the actions {have} for {game}, the emulator {need}")
 
 
 def _digests() -> list[str]:

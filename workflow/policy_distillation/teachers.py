@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from .atari import AtariVector
 from .checkpoints import load_initial_agent
 from .dqn import DQN
 from .evaluate import BestSnapshot, Evaluation
-from .files import atomic_path
+from .files import copy_file
 from .header import read_metadata
 from .networks import Agent, Network
 from .pqn import PQN
@@ -88,8 +87,7 @@ def train_teacher(
         env.close()
     (folder / "snapshots").mkdir(exist_ok=True)
     for snapshot in kept:
-        with atomic_path(folder / "snapshots" / snapshot.name) as temporary:
-            shutil.copyfile(snapshot, temporary)
+        copy_file(snapshot, folder / "snapshots" / snapshot.name)
     best.save(folder / "agent.safetensors", run.done, run.metadata)
     run.remove_state()
 

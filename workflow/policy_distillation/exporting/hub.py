@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..acting import EPSILON
 from ..evaluate import SLOTS_PER_SHARE, Evaluation, play_episodes
-from ..files import atomic_path, file_digest, strict_json
+from ..files import atomic_path, copy_file, file_digest, strict_json
 from ..header import read_metadata
 from ..networks import Agent
 from ..protocols import Protocol
@@ -151,8 +150,7 @@ def export_hub(
             temporary.write_text(content, encoding="utf-8")
     for file, source in {"model.safetensors": path, "replay.mp4": replay}.items():
         if source is not None:
-            with atomic_path(folder / file) as temporary:
-                shutil.copyfile(source, temporary)
+            copy_file(source, folder / file)
 
 
 def check_hub(
