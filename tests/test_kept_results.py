@@ -23,13 +23,13 @@ STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE, WEAK = (ROOT / "resources" / name for nam
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Seven experiments' tables; four games' teacher, random play, five seeds of three students and three of three
-        # smaller ones; three seeds of three students of three games, of advantages, and on two games of four
-        # temperatures, two amounts of data and one that drives.
-        (STUDY, 7 * 3 + 4 * (1 + 1 + 5 * 3 + 3 * 3) + 3 * 3 * 3 + 3 * 4 + 3 * 2 * (4 + 2 + 1)),
+        # Seven experiments' tables; ten games' teacher, random play, three seeds of four sizes; four games' two more
+        # seeds of KL, five of two losses; three seeds of three students of three games, of advantages, and on two games
+        # of four temperatures, two amounts of data and one that drives.
+        (STUDY, 7 * 3 + 10 * (1 + 1 + 3 * 4) + 4 * (2 + 5 * 2) + 3 * 3 * 3 + 3 * 4 + 3 * 2 * (4 + 2 + 1)),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
-        # Five tables; the same four games; four students of three games; three seeds of two students of two games that
-        # learn by Adam, and of one that drives.
+        # Five tables; four games' teacher, random play, three seeds of six students; four students of three games;
+        # three seeds of two students of two games that learn by Adam, and of one that drives.
         (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
         (TEN, 2 * 3 + 10 * (1 + 1 + 3 + 1)),
         (ONLINE, 3 + 1 + 1 + 3 * 3),
