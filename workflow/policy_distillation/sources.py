@@ -267,7 +267,7 @@ def check_actions(game: str, source: Source, protocol: str) -> None:
     path = source_path(game, source)
     have, need = read_metadata(path)["actions"][game], action_ids(game, PROTOCOLS[protocol])
     if have != need:
-        raise SourceError(f"{path}: has the actions {have} for {game}, the emulator {need}")
+        raise SourceError(f"{path} has the actions {have} for {game}, the emulator {need}")
 
 
 def _digests() -> list[str]:
