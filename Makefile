@@ -4,8 +4,8 @@
 #              in a browser that is not there unless BROWSER_TESTS=required: they install Debian packages and need root
 # make bench   speed beside Stable-Baselines3 and beside what the machine allows; benchmarks/README.md
 # make keep    copy what is light of a run, results/$RUN, into resources/$RUN
-# make redraw  tables, figures and page of a run that is kept, resources/$RUN, made of its scores: results/$RUN
-# make study-page   the same of the study: results/study/index.html
+# make redraw  tables, figures and page of a run that is kept, resources/$RUN, made of its scores: results/kept/$RUN
+# make study-page   the same of the study: results/kept/study/index.html
 # make env     only .venv, from the lock; a second when nothing changed
 PYTHON ?= python3
 SHELL := /bin/bash
@@ -42,13 +42,14 @@ keep:
 can_redraw:
 	@[[ "$(RUN)" =~ ^[a-z0-9_]+$$ ]] && test -d "resources/$(RUN)/students" || \
 		{ echo "make redraw RUN=$(RUN): no such run; allowed: $(patsubst resources/%/students/,%,$(wildcard resources/*/students/))"; exit 1; }
-	@test ! -e results/$(RUN) || { echo "results/$(RUN) exists: move it away"; exit 1; }
+	@test ! -e results/kept/$(RUN) || { echo "results/kept/$(RUN) exists: move it away"; exit 1; }
 
-# Of a run that is not whole it says what is missing, instead of training for hours.
+# Not where the profile trains, which would take our scores for its own. Of a run that is not whole it says what is missing,
+# instead of training for hours.
 redraw: can_redraw env
-	mkdir -p results/$(RUN)
-	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/$(RUN)
-	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) \
+	mkdir -p results/kept/$(RUN)
+	cp -R $(wildcard $(addprefix resources/$(RUN)/,students teachers random benchmarks)) results/kept/$(RUN)
+	PYTHONPATH=workflow snakemake --logger progress --profile profiles/$(RUN) --config results=results/kept/$(RUN) \
 		$(addprefix --configfile ,$(wildcard profiles/$(RUN)/kept.yaml)) --allowed-rules $(REDRAWN) -- all
 
 study-page:

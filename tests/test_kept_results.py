@@ -158,7 +158,7 @@ def test_a_kept_runs_tables_and_page_are_made_again_from_its_scores_alone(tmp_pa
             command, cwd=copy.folder, env=copy.environment(), capture_output=True, text=True, check=False
         )
 
-    done, results = redraw(), copy.folder / "results/study"
+    done, results = redraw(), copy.folder / "results/kept/study"
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     kept = sorted(STUDY.glob("*.csv"))
     assert kept
@@ -169,9 +169,13 @@ def test_a_kept_runs_tables_and_page_are_made_again_from_its_scores_alone(tmp_pa
     }
     assert (results / "index.html").exists()
     assert not [path for path in results.rglob("*") if path.suffix in (".safetensors", ".h5")]
-    assert "results/study exists: move it away" in redraw().stdout
+    assert "results/kept/study exists: move it away" in redraw().stdout
     with open(results / "table_single_task.csv.json", "a") as claims:  # verdicts change where scores do not
         claims.write("\n")
-    plan = copy.snakemake("-n", "--configfile", "profiles/study/kept.yaml", "--", "results/study/index.html").stdout
+    kept = ("--configfile", "profiles/study/kept.yaml")
+    moved = ("--config", "results=results/kept/study")
+    plan = copy.snakemake("-n", *moved, *kept, "--", "results/kept/study/index.html").stdout
     assert "rule page" in plan
     assert "rule table" not in plan
+    plan = copy.snakemake("-n", *kept, "--", "results/study/table_single_task.csv").stdout
+    assert "rule distill_student" in plan  # where the profile trains nothing is taken for done
