@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from conftest import load_example
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_distillation import play, recording
@@ -705,3 +706,31 @@ def test_sampling_on_a_gpu_does_not_wait_for_it(recorded, numbered, fraction):
         torch.cuda.set_sync_debug_mode("default")
     times, slots = q_values[:, 0].long().cpu().numpy(), q_values[:, 1].long().cpu().numpy()
     assert (observations.cpu().numpy() == recorded.observations[times, slots]).all()
+
+
+def test_the_example_tells_an_agent_that_knows_a_part_from_one_that_does_not(recorded, teacher, tmp_path, capsys):
+    """docs/examples/held_out.py."""
+    held_out, other = load_example("held_out"), tmp_path / "agent.safetensors"
+    torch.manual_seed(1)
+    save_agent(other, Agent(Network((4, 4, 4), 16), teacher.agent.actions), {"protocol": asdict(SHORT)})
+    held_out.main(recorded.path, [teacher.path, other], states=300)
+    same, apart = (
+        {name: float(mean) for name, mean in zip(words[1::2], words[2::2], strict=True)}
+        for words in map(str.split, capsys.readouterr().out.splitlines())
+    )
+    assert same["agreement"] == 1
+    assert same["given_up"] == 0
+    assert same["kl"] > 0  # only the teacher's side is sharpened
+    assert apart["agreement"] < 1
+    assert apart["given_up"] > 0
+    # By hand, on three states of three actions, of which the agent chooses the teacher's best in the first alone.
+    teacher_q = torch.tensor([[0.0, 0.01, -1.0], [0.0, 0.03, -1.0], [0.5, 0.0, 0.0]])
+    q_values = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    means = held_out.compare(lambda block, game: q_values, "breakout", torch.zeros(3, 4, 84, 84), teacher_q)
+    p = np.exp(teacher_q.double().numpy() / 0.01)
+    p /= p.sum(1, keepdims=True)
+    q = np.exp(q_values.double().numpy())
+    q /= q.sum(1, keepdims=True)
+    assert means["kl"] == pytest.approx((p * np.log(np.maximum(p, 1e-300) / q)).sum(1).mean(), rel=1e-5)
+    assert means["agreement"] == pytest.approx(1 / 3)
+    assert means["given_up"] == pytest.approx((0 + 0.03 + 0.5) / 3)
