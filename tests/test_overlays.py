@@ -122,6 +122,16 @@ def test_laying_is_associative(one: dict[str, Any], two: dict[str, Any], three: 
         assert merged(merged(one, two), three) == merged(one, merged(two, three))
 
 
+@pytest.mark.parametrize("change", [1, 1.0])
+def test_the_same_number_written_otherwise_is_no_change(change: float) -> None:
+    """Snakemake and states compare settings by their text."""
+    assert repr(merged({"a": {"data": 1.0, "seed": 1}}, {"a": {"data": change, "seed": change}})["a"]) == repr(
+        {"data": 1.0, "seed": 1}
+    )
+    assert merged({"cap": 1}, {"cap": True})["cap"] is True
+    assert merged({"data": 1.0}, {"data": 2})["data"] == 2
+
+
 def clash(*values: Any) -> bool:
     """Whether a key is a section in one and a value in another, where the order matters."""
     keys = set().union(*values)

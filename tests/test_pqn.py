@@ -320,6 +320,16 @@ def test_an_agent_is_trained_further_from_where_it_was(tmp_path, initial):
     assert metadata["steps"] == 96
 
 
+def test_an_agent_that_training_makes_worse_stays_what_it_was(tmp_path, initial, scores):
+    scores([10.0, 9.0, 8.0, 7.0])
+    further = run(tmp_path, replace(SETTINGS, learning_rate=0.1), seed=4, initial=initial)
+    (before, _), (after, metadata) = map(load_agent, (initial, further / "agent.safetensors"))
+    assert metadata["best_at"] == 0
+    assert metadata["score"] == 10
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], tensor)
+
+
 def test_the_moments_are_those_of_each_slots_newest_frame_exactly():
     rollout = pqn.Rollout.empty(3, 2, torch.device("cpu"))
     rollout.observations.copy_(torch.randint(0, 256, rollout.observations.shape, dtype=torch.uint8))

@@ -40,11 +40,11 @@ PONG = [0, 1, 3, 4, 11, 12]
 def agent(tmp_path):
     """A maker of agents' files."""
 
-    def make(name="agent.safetensors", actions=None, protocol=PAPER, readouts=None, controller=None):
+    def make(name="agent.safetensors", actions=None, protocol=PAPER, readouts=None, **sizes):
         torch.manual_seed(0)
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
-        made = Agent(Network((4, 4, 4), 8, controller=controller), actions or {"pong": PONG}, readouts)
+        made = Agent(Network((4, 4, 4), 8, **sizes), actions or {"pong": PONG}, readouts)
         save_agent(path, made, {"protocol": asdict(protocol)})
         return path
 
@@ -281,6 +281,8 @@ def test_what_is_trained_further_is_checked_before_anything_runs(agent, tmp_path
         message = refusal(check, path, "pong", sizes | other)
         assert f"teacher.initial_agent: {path} has the network {{'controller': None," in message
         assert "; teacher.network small is {" in message
+    dopamines = agent(padding="same")
+    assert "'padding': 'same'}; teacher.network small is {" in refusal(check, dopamines)
     student = agent(readouts={"pong": Readout("logits")})
     assert f"{student} has logits as outputs; allowed: q_values" in refusal(check, student)
     several = agent(actions={"pong": PONG, "qbert": PONG}, controller=4)

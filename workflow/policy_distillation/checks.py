@@ -258,7 +258,7 @@ def check_dqn(where: str, dqn: Mapping[str, Any], games: int = 1) -> None:
     if not smallest <= warmup <= held:
         raise ConfigError(
             f"{where}: warmup_steps is {warmup} and replay_size {size}, of which whole steps of {envs} emulators fill "
-            f"{held}; allowed: {smallest} <= warmup_steps <= replay_size"
+            f"{held}; allowed: {smallest} <= warmup_steps <= {held}"
         )
     first = games * -(-warmup // envs) * envs + max(envs, dqn["train_every"])
     if dqn["steps"] < first:

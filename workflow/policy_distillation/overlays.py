@@ -141,12 +141,17 @@ def lay(layers: Iterable[tuple[Path, Config]]) -> Config:
 
 
 def merged(config: Config, change: Mapping[str, Any]) -> Config:
-    """``change`` laid over ``config``: sections key by key, everything else whole; so a teacher's source, too."""
+    """``change`` laid over ``config``: sections key by key, everything else whole; so a teacher's source, too.
+
+    A number stays as it is written if it is the same one: 1 laid over 1.0 is no change, which would make things anew.
+    """
     result = dict(config)
     for key, value in change.items():
         old = result.get(key)
-        section = isinstance(value, Mapping) and key != "source"
-        result[key] = merged(old if isinstance(old, dict) else {}, value) if section else value
+        if isinstance(value, Mapping) and key != "source":
+            result[key] = merged(old if isinstance(old, dict) else {}, value)
+        elif not ({type(old), type(value)} == {int, float} and old == value):
+            result[key] = value
     return result
 
 

@@ -40,7 +40,7 @@ def joint_mb(grid: Grid, games: str, recipe: str) -> int:
 
 
 def student_mb(grid: Grid, games: str, recipe: str) -> int:
-    """A distillation job: its windows, and one hour on its way in."""
+    """A distillation job: its windows, and an hour to spare."""
     learning = grid.recipe(recipe)
     hours = sum(min(learning["window_hours"], grid.hours(game, recipe)) for game in grid.games_in(games))
     if learning["data"] < 1:  # short runs of steps, each behind three frames of context (sliding_window.RUN)

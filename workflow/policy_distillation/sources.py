@@ -36,6 +36,8 @@ Source = str | Mapping[str, Any]
 
 NETWORK_DEFAULTS = {"controller": None, "layer_norm": False}
 """What a network of the configuration is that does not say it, as :class:`networks.Network` has it."""
+CONVOLUTIONS = {"kernels": [8, 4, 3], "strides": [4, 2, 1], "padding": "valid"}
+"""What each of them is, too; agents of other libraries may differ."""
 
 BESIDE_SNAPSHOTS = re.compile(
     r"replay_buffer|vecnormalize|_stable_baselines3_version|\.replay\.pkl$"  # Stable-Baselines3, pfrl
@@ -229,8 +231,9 @@ def check_initial_agent(
     if not path.is_file():
         raise SourceError(f"{key}: {path} does not exist; allowed: the path of an agent.safetensors, or null")
     metadata = _check_agent(key, path, game, protocol)
-    need = {**NETWORK_DEFAULTS, **network}
-    have = {name: metadata.get("network", {}).get(name) for name in need}
+    need, made = {**NETWORK_DEFAULTS, **network}, metadata.get("network", {})
+    need |= {name: value for name, value in CONVOLUTIONS.items() if made.get(name, value) != value}
+    have = {name: made.get(name) for name in need}
     if have != need:
         raise SourceError(f"{key}: {path} has the network {have}; teacher.network {teacher['network']} is {need}")
     if others := sorted(metadata["actions"].keys() - {game}):

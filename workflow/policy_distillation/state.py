@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ FORMAT = "policy_distillation.state/5"
 class State:
     """A folder with ``state.pt``, and files beside it for what is too large to lie in it.
 
-    It is tied to the settings that made it: under other settings a run starts afresh. While a process holds it, a
-    second one is refused (:class:`~policy_distillation.files.Locked`): the orphan of a killed workflow and its
-    successor must not write over each other.
+    It is tied to the settings that made it: under other settings a run starts afresh, and finds the old state again
+    when the old settings are back. While a process holds it, a second one is refused
+    (:class:`~policy_distillation.files.Locked`): the orphan of a killed workflow and its successor must not write over
+    each other.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -69,7 +71,9 @@ class State:
 
         Raises OSError where it cannot be read just now: what is whole is not given up for that.
         """
-        path = self.folder / "state.pt"
+        path, mine = self.folder / "state.pt", self.folder / self._fingerprint[:12]
+        if not path.exists() and (mine / path.name).exists():
+            _move(mine, self.folder)
         if not path.exists():
             return None
         content = io.BytesIO(path.read_bytes())
@@ -84,7 +88,12 @@ class State:
             print(f"{path}: unreadable ({type(error).__name__}), kept as {aside.name}; starting afresh", flush=True)
             return None
         if fingerprint != self._fingerprint:
-            print(f"{path}: made under other settings; starting afresh", flush=True)
+            aside = self.folder / fingerprint[:12]
+            aside.mkdir(exist_ok=True)
+            _move(self.folder, aside)
+            if (mine / path.name).exists():
+                return self.load()
+            print(f"{path}: made under other settings; starting afresh; kept in {aside.name}, for those", flush=True)
             return None
         for file in files.values():
             beside = self.folder / file["name"]
@@ -110,7 +119,17 @@ class State:
         except OSError as error:
             print(f"{self.folder}: not emptied ({error.strerror}); it is no longer needed", flush=True)
         for path in paths:
-            discard(path)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                discard(path)
         self._lock.close()
         with contextlib.suppress(OSError):  # left empty, at worst
             self.folder.rmdir()
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move the files of a state, ``state.pt`` last: it tells where a kill in the middle left the others to be."""
+    paths = [path for path in source.iterdir() if path.is_file() and path.name != "lock"]
+    for path in sorted(paths, key=lambda path: path.name == "state.pt"):
+        path.replace(target / path.name)

@@ -39,8 +39,9 @@ def check_target(grid: Grid, target: str) -> None:
         if kind == "reference_students":
             known(target, rest[0], grid.config["networks"], "network")
         _check_played(target, rest[1:] if kind in ("teachers", "reference_students") else rest, [game])
-    elif kind == "figures" and re.match(r"teacher_curves\.", names[0]) and not any(map(grid.teacher_curve, grid.games)):
-        raise ConfigError(f"{target}: no teacher of this configuration has a learning curve")
+    elif kind == "figures" and names and names[0].startswith("teacher_curves."):
+        if not any(map(grid.teacher_curve, grid.games)):
+            raise ConfigError(f"{target}: no teacher of this configuration has a learning curve")
     elif kind in ("figures", "videos") and len(names) > 1:
         known(target, names[0], experiments, "experiment")
         allowed = ["scores", "curves", "profile"] if kind == "figures" else grid.games_of(experiments[names[0]])

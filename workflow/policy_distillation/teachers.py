@@ -76,6 +76,8 @@ def train_teacher(
     run.restore(rng=rng, best=best, agent=agent)
     kept = [_snapshot(run.scratch, k) for k in run.shares_over(snapshots)]
     run.needs(lambda: kept)
+    if initial and not run.resumed:
+        best.consider(agent, 0)  # what becomes worse by training is not what is kept
     for _ in run.turns(algorithm(run, agent, envs, settings, rng, initial is not None)):
         shares = run.shares_done(snapshots)
         if run.passes(settings.evaluate_every) or (shares and not best.returns):  # the best of none is not learnt from

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from policy_distillation.checkpoints import save_agent
+from policy_distillation.hardware import job_device
 from policy_distillation.importing.agents import describe, import_agent, import_snapshots
 from policy_distillation.joblog import logging_to
 from policy_distillation.provenance import provenance
 
 with logging_to(snakemake.log[0]):
+    job_device("cpu")
     params, output = snakemake.params, Path(snakemake.output[0])
     source = params.source, snakemake.wildcards.game, params.protocol
     if snakemake.rule == "import_snapshots":

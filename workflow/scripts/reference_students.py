@@ -12,8 +12,8 @@ README = """# Reference students
 
 Distilled by this workflow from the [reference teachers](../teachers/README.md) with the loss KL
 (`snakemake --profile profiles/reference_students reference_students`), float16, in sizes of the paper. Mean return and
-standard error of so many games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's in 112. Each file
-names its settings, seed, data, teacher, software and hardware:
+standard error of so many games (protocol `paper2015`, epsilon 0.05), and percent of the teacher's, in
+its own games. Each file names its settings, seed, data, teacher, software and hardware:
 `python -m policy_distillation inspect resources/students/pong/net3/agent.safetensors`.
 
 {table}

@@ -6,6 +6,7 @@ from policy_distillation.aggregates import aggregate_table
 from policy_distillation.cells import Cell
 from policy_distillation.claims import differences, judge, unjudged
 from policy_distillation.files import atomic_path, file_digest
+from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.provenance import provenance
 from policy_distillation.readable import judged, normalised, of_teachers, write_tables
@@ -37,6 +38,7 @@ def teachers_parameters(teachers):
 
 
 with logging_to(snakemake.log[0]):
+    job_device("cpu")
     name, facts, files, outputs = (
         snakemake.wildcards.experiment,
         snakemake.params.facts,
@@ -109,5 +111,5 @@ with logging_to(snakemake.log[0]):
     csvs = {outputs.csv: table, outputs.scores: long_table(name, scores), outputs.aggregates: aggregates}
     for path, content in csvs.items():
         with atomic_path(Path(path)) as temporary:
-            content.to_csv(temporary, index=False, float_format="%.6g")
+            content.to_csv(temporary, index=False, float_format="%.8g")  # parameters to the last one
         write_sidecar(Path(path), about, made_by)

@@ -7,6 +7,7 @@ from policy_distillation import openmp
 openmp.prepare("play")  # before torch is loaded
 
 from policy_distillation.files import file_digest
+from policy_distillation.hardware import job_device
 from policy_distillation.joblog import logging_to
 from policy_distillation.readable import label
 from policy_distillation.sidecar import write_sidecar
@@ -16,6 +17,7 @@ from policy_distillation.watch import RATE, Showing, View
 
 params, output = snakemake.params, Path(snakemake.output.video)
 with logging_to(snakemake.log[0]):
+    job_device("cpu")
     prepare_process(params.seed, threads=1)
     agents = [Path(path) for path in (snakemake.input.teacher, *snakemake.input.students)]
     view = View(
