@@ -16,24 +16,25 @@ from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
 
-KEPT = ("study", "whole", "paper_play", "ten_games", "online", "weak_teacher")
-STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE, WEAK = (ROOT / "resources" / name for name in KEPT)
+KEPT = ("study", "whole", "paper_play", "ten_games", "online", "weak_teacher", "more_play")
+STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE, WEAK, MORE = (ROOT / "resources" / name for name in KEPT)
 
 
 @pytest.mark.parametrize(
     ("run", "files"),
     [
-        # Seven experiments' tables; ten games' teacher, random play, three seeds of four sizes; four games' two more
-        # seeds of KL, five of two losses; three seeds of three students of three games, of advantages, and on two games
-        # of four temperatures, two amounts of data and one that drives.
-        (STUDY, 7 * 3 + 10 * (1 + 1 + 3 * 4) + 4 * (2 + 5 * 2) + 3 * 3 * 3 + 3 * 4 + 3 * 2 * (4 + 2 + 1)),
+        # Eight experiments' tables; ten games' teacher, random play, three seeds of four sizes; four games' two more
+        # seeds of KL, five of two losses; three seeds of three students of three games, of advantages, of two networks
+        # with layer normalisation, and on two games of four temperatures, two amounts of data and one that drives.
+        (STUDY, 8 * 3 + 10 * (1 + 1 + 3 * 4) + 4 * (2 + 5 * 2) + 3 * 3 * 3 + 3 * 4 * (1 + 2) + 3 * 2 * (4 + 2 + 1)),
         (WHOLE, 2 * 3 + 1 + 1 + 6),
         # Five tables; four games' teacher, random play, three seeds of six students; four students of three games;
         # three seeds of two students of two games that learn by Adam, and of one that drives.
         (PAPER_PLAY, 5 * 3 + 4 * (1 + 1 + 3 * 6) + 4 * 3 + 3 * 2 * 2 + 3),
         (TEN, 2 * 3 + 10 * (1 + 1 + 3 + 1)),
-        (ONLINE, 3 + 1 + 1 + 3 * 3),
+        (ONLINE, 3 + 2 * (1 + 1 + 3 * 3)),
         (WEAK, 3 + 1 + 1 + 3 * 2),
+        (MORE, 2 * 3 + 1 + 1 + 3 * 3),
     ],
 )
 def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int) -> None:
@@ -76,6 +77,9 @@ def test_the_readme_shows_what_the_whole_way_gave() -> None:
         (STUDY, "data_size", "Amount of data"),
         (PAPER_PLAY, "driver", "Who acts, from the paper's play"),
         (WEAK, "weak_teacher", "Students of a weak teacher"),
+        (STUDY, "layer_norm", "Layer normalisation"),
+        (MORE, "more_play", "Twice the play, twice the updates"),
+        (MORE, "more_play_norm", "Twice the play with layer normalisation"),
     ],
 )
 def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, experiment: str, heading: str) -> None:
@@ -105,7 +109,7 @@ def test_the_page_shows_a_tables_numbers_and_the_claims_verdicts(run: Path, expe
 
 def test_what_the_pages_say_between_the_tables_is_in_them() -> None:
     """Each number with an interval is one that is kept, to the digits shown, or its negative."""
-    kept = [estimate for run in (STUDY, PAPER_PLAY, TEN, ONLINE, WEAK) for estimate in estimates(run)]
+    kept = [estimate for run in (STUDY, PAPER_PLAY, TEN, ONLINE, WEAK, MORE) for estimate in estimates(run)]
     kept += [tuple(-number for number in (value, high, low)) for value, low, high in kept]
     results, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
     told = re.findall(STATED, results) + re.findall(STATED, readme.partition("**Four games**")[2])
