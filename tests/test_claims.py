@@ -112,6 +112,8 @@ def test_claims_are_told_in_a_row_each() -> None:
     assert told["needed"].tolist() == ["more than 0", "more than -5"]
     assert told["points"][0].startswith("50.0 [")
     assert told["verdict"].tolist() == ["holds", "does not hold"]
+    nothing = judge(scored(TEACHERS, STUDENTS, RANDOMS), [claim("kl", "nll")]).assign(difference=-0.01, low=-0.04)
+    assert judged(nothing)["points"][0].startswith("0.0 [0.0, ")  # not -0.0
 
 
 def test_every_claim_of_the_configuration_is_about_its_experiments_variants() -> None:

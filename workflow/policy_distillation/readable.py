@@ -64,7 +64,7 @@ def judged(verdicts: pd.DataFrame) -> pd.DataFrame:
             "claim": verdicts["says"],
             "compared": ours + " - " + theirs,
             "points": [
-                f"{difference:.1f} [{low:.1f}, {high:.1f}]" if np.isfinite(difference) else ""
+                f"{difference:z.1f} [{low:z.1f}, {high:z.1f}]" if np.isfinite(difference) else ""
                 for difference, low, high in verdicts[["difference", "low", "high"]].to_numpy(float)
             ],
             "needed": verdicts["margin"].map("more than {:g}".format),
