@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, Checkout
+from policy_distillation.cells import scored
+from policy_distillation.grid import Grid
 from policy_distillation.readable import judged, label
 from policy_distillation.sidecar import read_sidecar
 from policy_distillation.tables import MEAN_ROW
+from test_config import shipped
 
 KEPT = ("study", "whole", "paper_play", "ten_games", "online", "weak_teacher", "more_play")
 STUDY, WHOLE, PAPER_PLAY, TEN, ONLINE, WEAK, MORE = (ROOT / "resources" / name for name in KEPT)
@@ -44,6 +47,17 @@ def test_every_score_and_table_is_the_one_that_was_written(run: Path, files: int
         assert "-dirty" not in read_sidecar(path)["commit"]
     for path in run.glob("students/*/*/*/*"):
         assert (path / "progress.csv").exists()
+
+
+@pytest.mark.parametrize("run", KEPT)
+def test_what_a_kept_run_is_drawn_from_is_what_is_kept(run: str) -> None:
+    """No more, so that nothing is kept that no table shows, and no less, so that `make redraw` has all of it."""
+    files = [f"profiles/{run}/{name}.yaml" for name in ("overrides", "kept")]
+    grid = Grid(shipped(*(file for file in files if (ROOT / file).exists())))
+    shown = {cell.scores(game) for each in grid.config["experiments"].values() for game, cell in scored(grid, each)}
+    folder = ROOT / "resources" / run
+    kept = {f"<results>/{path.relative_to(folder)}" for path in folder.glob("students/**/scores/*.csv")}
+    assert kept == shown
 
 
 def test_the_readme_shows_what_the_whole_way_gave() -> None:
@@ -112,12 +126,13 @@ def test_what_the_pages_say_between_the_tables_is_in_them() -> None:
     kept = [estimate for run in (STUDY, PAPER_PLAY, TEN, ONLINE, WEAK, MORE) for estimate in estimates(run)]
     kept += [tuple(-number for number in (value, high, low)) for value, low, high in kept]
     results, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
-    told = re.findall(STATED, results) + re.findall(STATED, readme.partition("**Four games**")[2])
-    assert len(told) > 100
-    for stated in told:
+    told = [re.findall(STATED, text) for text in (results, readme.partition("**The study**")[2])]
+    assert len(told[0]) > 100
+    assert len(told[1]) > 10
+    for stated in [*told[0], *told[1]]:
         digits = [len(number.partition(".")[2]) for number in stated]
         assert any(
-            stated == tuple(f"{number:.{places}f}" for number, places in zip(each, digits, strict=True))
+            stated == tuple(f"{number:z.{places}f}" for number, places in zip(each, digits, strict=True))
             for each in kept
         ), stated
 
