@@ -359,7 +359,7 @@ def test_the_laptops_run_is_a_part_of_what_is_kept() -> None:
     """Equal settings and the same cells; the run from the paper's play differs in that alone."""
     configs = {name: shipped(f"profiles/{name}/overrides.yaml") for name in ("laptop", "study", "paper_play")}
     settings = {
-        name: {key: config[key] for key in config if key not in ("results", "recipes", "experiments")}
+        name: {key: config[key] for key in config if key not in ("results", "recipes", "networks", "experiments")}
         for name, config in configs.items()
     }
     assert settings["study"] == settings["laptop"]
@@ -374,7 +374,8 @@ def test_the_laptops_run_is_a_part_of_what_is_kept() -> None:
     for name, entry in made["study"].items():
         assert {cell.seed for _, cell in entry} == set(range(5 if name == "single_task" else 3))
     for config in configs.values():
-        assert config["recipes"].items() >= configs["laptop"]["recipes"].items()
+        for key in ("recipes", "networks"):
+            assert config[key].items() >= configs["laptop"][key].items()
 
 
 def experiments_cells(config: dict[str, Any]) -> dict[str, set[tuple[str, Cell]]]:
