@@ -79,6 +79,7 @@ def test_a_state_of_other_settings_is_found_again_when_they_are_back(tmp_path, s
     assert back.load()["step"] == 7
     assert back.stored("replay").read_bytes() == b"frames"
     assert beside.read_bytes() == b"snapshot"
+    assert len([path for path in back.folder.iterdir() if path.is_dir()]) == saved  # of the mistaken run
     back._lock.close()
     again = make(tmp_path, rate=0.2)
     loaded = again.load()

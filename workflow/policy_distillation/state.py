@@ -133,3 +133,5 @@ def _move(source: Path, target: Path) -> None:
     paths = [path for path in source.iterdir() if path.is_file() and path.name != "lock"]
     for path in sorted(paths, key=lambda path: path.name == "state.pt"):
         path.replace(target / path.name)
+    with contextlib.suppress(OSError):  # the one with the lock is not empty
+        source.rmdir()
