@@ -293,6 +293,12 @@ def test_what_is_trained_further_is_checked_before_anything_runs(agent, tmp_path
     assert "torn: not a readable safetensors file" in refusal(check, tmp_path / "torn")
 
 
+def test_what_a_configured_network_does_not_say_is_what_networks_are_by_default():
+    """The checks know it by themselves, without loading torch."""
+    network = json.loads(json.dumps(asdict(Network((4, 4, 4), 8))))
+    assert network == {"channels": [4, 4, 4], "hidden": 8, **sources.NETWORK_DEFAULTS, **sources.CONVOLUTIONS}
+
+
 def test_other_actions_than_the_emulators_are_refused(agent):
     path = str(agent(actions={"pong": [0, 1, 3, 4, 12, 11]}))
     check_source("pong", path, "paper2015")
